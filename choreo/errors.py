@@ -1,0 +1,181 @@
+"""Every public error: a stable code, whose fault it is, and whether trying again can help.
+
+The two questions an operator asks of an error are *whose fault is it* and *may we retry*. Both are answered by
+attributes, never by parsing the text. The text itself says what was seen, what was expected, where, and what to do.
+
+Code areas: 01 topology, 02 schema, 03 engine, 04 effects, 05 policy, 06 models, 07 replay and lineage, 08 environment.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+Retry = Literal["never", "backoff"]
+Fault = Literal["user", "environment", "choreo"]
+
+EXIT_OK: Final = 0
+EXIT_REFUSED: Final = 1
+EXIT_DRIFT: Final = 2
+EXIT_USAGE: Final = 64
+EXIT_UNREACHABLE: Final = 69
+
+# One line for each code, written for the person who meets it. docs/errors.md is generated from this table; a code that
+# is not in it cannot be raised. Each area has a section of its own: add codes inside the section, never reuse one.
+CATALOGUE: Final[dict[str, str]] = {
+    # -- 01 topology -------------------------------------------------------------------------------------------------
+    "CH0101": "The topology file cannot be read as YAML.",
+    "CH0102": "A field of the topology file is unknown, missing or of the wrong type.",
+    "CH0103": "The agent or table used in code is not what the topology declares.",
+    # -- 02 schema ---------------------------------------------------------------------------------------------------
+    "CH0201": "Bytes could not be decoded as the declared Avro record.",
+    "CH0202": "A schema file is not valid Avro, or names a type that no file defines.",
+    "CH0203": "A schema change is not compatible with what the topic already holds.",
+    "CH0204": "A value does not fit its Avro schema.",
+    "CH0205": "The schema registry does not know this schema or id.",
+    "CH0206": "A message key is missing, or is not what the topic declares.",
+    # -- 03 engine ---------------------------------------------------------------------------------------------------
+    "CH0301": "An event lies on another partition than its key belongs to.",
+    "CH0302": "An event went through more hops than its agent allows.",
+    "CH0303": "A step failed, and trying again cannot help.",
+    "CH0304": "A step kept failing until its retries were used up.",
+    "CH0305": "A record is larger than its topic accepts.",
+    "CH0306": "This worker was replaced by a newer one with the same instance name.",
+    "CH0307": "The group's committed offsets are missing or behind what was committed before.",
+    "CH0308": "Input was deleted by retention before it was read.",
+    "CH0309": "An invariant of the engine was broken; this is a defect in choreo.",
+    "CH0310": "A handler awaited something other than its context.",
+    "CH0311": "A handler used a topic, table, timer or tool that the topology does not declare for its agent.",
+    "CH0312": "An event was parked: a person has to look at it.",
+    "CH0313": "An entity has too many parked events.",
+    "CH0314": "An event arrived that no handler of the agent takes.",
+    # -- 04 effects --------------------------------------------------------------------------------------------------
+    "CH0401": "A tool call failed.",
+    "CH0402": "A tool call took longer than its timeout.",
+    "CH0403": "A tool's effect class does not allow this kind of call.",
+    # -- 05 policy ---------------------------------------------------------------------------------------------------
+    # -- 06 models ---------------------------------------------------------------------------------------------------
+    # -- 07 replay and lineage ---------------------------------------------------------------------------------------
+    # -- 08 environment ----------------------------------------------------------------------------------------------
+    "CH0801": "The Kafka cluster cannot be reached.",
+    "CH0802": "A port is already in use.",
+    "CH0803": "The embedded Kafka could not be downloaded or started.",
+    "CH0804": "A file or directory is missing or cannot be used.",
+    "CH0805": "A topic of the topology does not exist on the cluster, or differs from the file.",
+    "CH0806": "A setting or environment variable has a value that cannot be used.",
+}
+
+
+class ChoreoError(Exception):
+    """An error with a stable code.
+
+    Args:
+        message: what was seen and what was expected.
+        code: key of ``CATALOGUE``.
+        where: place in a file (``path:line:column``) or in Kafka (``topic/partition/offset key=…``).
+        hint: the next thing to do.
+        retry: whether the same attempt may succeed later.
+        in_doubt: whether an effect on the outside world may have happened.
+        fault: who has to act.
+    """
+
+    default_code: str = "CH0309"
+    default_fault: Fault = "user"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        where: str | None = None,
+        hint: str | None = None,
+        retry: Retry = "never",
+        in_doubt: bool = False,
+        fault: Fault | None = None,
+    ) -> None:
+        self.code: str = code or self.default_code
+        if self.code not in CATALOGUE:
+            raise AssertionError(f"error code {self.code!r} is not in the catalogue")
+        self.message = message
+        self.where = where
+        self.hint = hint
+        self.retry: Retry = retry
+        self.in_doubt = in_doubt
+        self.fault: Fault = fault or self.default_fault
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{self.code} {place}{self.message}{hint}"
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of a command that ends with this error."""
+        return EXIT_UNREACHABLE if self.code == "CH0801" else EXIT_REFUSED
+
+
+class TopologyError(ChoreoError):
+    """The declared topology cannot be used."""
+
+    default_code = "CH0102"
+
+
+class UndeclaredError(ChoreoError):
+    """Code used an edge, table, timer or tool that the topology does not declare (promise 5)."""
+
+    default_code = "CH0311"
+
+
+class SchemaError(ChoreoError):
+    """A schema cannot be used."""
+
+    default_code = "CH0202"
+
+
+class DecodeError(ChoreoError):
+    """Bytes are not the declared Avro record."""
+
+    default_code = "CH0201"
+
+
+class EngineError(ChoreoError):
+    """The step engine stopped at something it may not decide alone."""
+
+    default_code = "CH0309"
+    default_fault: Fault = "choreo"
+
+
+class StepError(ChoreoError):
+    """A step failed; the event becomes a dead letter or is tried again."""
+
+    default_code = "CH0303"
+
+
+class ToolError(ChoreoError):
+    """A tool call failed."""
+
+    default_code = "CH0401"
+    default_fault: Fault = "environment"
+
+
+class HostError(ChoreoError):
+    """The machine, the network or a setting is not as needed."""
+
+    default_code = "CH0804"
+    default_fault: Fault = "environment"
+
+
+class Signal(BaseException):
+    """Base of what user code must not catch (style 11)."""
+
+
+class ParkSignal(Signal):
+    """Raised by ``ctx.park``: the step ends and its event waits for a person."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class FencedSignal(Signal):
+    """A newer worker took over this worker's identity; the only thing left is to exit."""
