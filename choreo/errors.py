@@ -62,6 +62,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "CH0804": "A file or directory is missing or cannot be used.",
     "CH0805": "A topic of the topology does not exist on the cluster, or differs from the file.",
     "CH0806": "A setting or environment variable has a value that cannot be used.",
+    "CH0807": "The command was called with arguments that it does not take.",
 }
 
 
@@ -111,7 +112,7 @@ class ChoreoError(Exception):
     @property
     def exit_code(self) -> int:
         """Exit code of a command that ends with this error."""
-        return EXIT_UNREACHABLE if self.code == "CH0801" else EXIT_REFUSED
+        return {"CH0801": EXIT_UNREACHABLE, "CH0807": EXIT_USAGE}.get(self.code, EXIT_REFUSED)
 
 
 class TopologyError(ChoreoError):
