@@ -1,0 +1,53 @@
+# Needs python3 (3.11 or newer), make and a package registry; everything else is installed into .venv.
+# The first of these that runs and is new enough makes the environment; override with `make PYTHON=...`.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& echo "$$python" && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EVENTS ?= 20000
+FAST := not kafka and not chaos and not slow
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint fast lock docs clean
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+setup: $(INSTALLED) ## Make .venv with the locked requirements (the other targets do it when needed)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer with the venv module was found; install one or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version) (about a minute, once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(INSTALLED) ## Run the supply chain on a real Kafka (EVENTS=20000)
+	@$(BIN)/choreo demo supply_chain --events $(EVENTS)
+
+lint: $(INSTALLED) ## Ruff, mypy --strict, import layers
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+fast: $(INSTALLED) ## The tests that need no broker
+	@$(BIN)/pytest -m "$(FAST)"
+
+check: lint fast ## Linters and fast tests (at most 90 s)
+
+test: lint ## Everything, on a real Kafka
+	@$(BIN)/pytest
+
+docs: $(INSTALLED) ## Write the generated pages anew
+	@$(BIN)/python docs/generate.py
+
+lock: $(INSTALLED) ## Choose versions anew and write requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra demo --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
+
+clean: ## Remove what can be made again (not the downloaded Kafka)
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
