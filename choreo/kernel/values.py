@@ -77,7 +77,7 @@ class ParkedRow(NamedTuple):
     delivery: Delivery
 
 
-TriggerKind = Literal["event", "timer"]
+TriggerKind = Literal["event", "timer", "settlement"]
 
 
 @dataclass(slots=True)
@@ -91,6 +91,11 @@ class Trigger:
     timer: TimerRow | None = None
     attempt: int = 0
     redriven: bool = False  # came back through the agent's inbox: parked retry or dead-letter re-drive
+    # Set by the engine, of no interest to runners:
+    source: tuple[str, int] | None = None  # (input topic, offset) that is finished with this step
+    parked_number: int = -1  # the parked row this trigger came from
+    refused: Failure | None = None  # the input cannot be handled: why
+    settlement: Settlement | None = None
 
 
 class RowWrite(NamedTuple):
@@ -182,6 +187,10 @@ class Runner(Protocol):
         """Dead letter with the original bytes, and its decision record. Never raises for any trigger."""
         ...
 
+    def duplicate(self, trigger: Trigger, view: StateView, now_ms: int, /) -> Outcome:
+        """An event seen before within the topic's dedupe window: nothing but its decision record."""
+        ...
+
     def park(self, trigger: Trigger, failure: Failure, number: int, view: StateView, now_ms: int, /) -> Outcome:
         """Parked row number ``number`` of the entity, and its decision record."""
         ...
@@ -212,7 +221,7 @@ class Checkpoint(NamedTuple):
     topic: str
     partition: int
     low: int  # everything below is finished
-    done: tuple[int, ...]  # finished offsets above low
+    done: tuple[tuple[int, int], ...]  # finished offsets above low, as ranges [start, end)
     event_time_ms: int  # highest event time of the partition number, -1 if none
     seen_at_ms: int  # wall time when it arrived
 

@@ -1,0 +1,371 @@
+"""One partition number of an agent: progress of its inputs, its event clock, and the state its steps see."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from choreo.kernel.burst import Burst, Done
+from choreo.kernel.lanes import Lane
+from choreo.kernel.merge import Merge
+from choreo.kernel.packed import pack, unpack
+from choreo.kernel.progress import METADATA_CHARS_MAX, Progress, encode_metadata
+from choreo.kernel.restore import Restored, RowReader
+from choreo.kernel.timers import Timers
+from choreo.kernel.values import (
+    Delivery,
+    EntityState,
+    Envelope,
+    Failure,
+    InputTopic,
+    ParkedRow,
+    Settlement,
+    TimerRow,
+    Trigger,
+)
+
+Admit = Callable[[Delivery, Envelope], Trigger]
+"""Makes an input's trigger, refused where its key cannot be used."""
+
+
+KNOWN_KEYS_MAX: Final = 100_000
+"""Keys whose partition was checked, remembered in one worker: about 20 MB at most; then it starts afresh."""
+
+
+class View:
+    """What steps read: the overlay of finished, uncommitted steps over the committed store."""
+
+    __slots__ = ("_partition", "_references")
+
+    def __init__(self, partition: Partition, references: Callable[[str, str], tuple[bytes, int] | None]) -> None:
+        self._partition = partition
+        self._references = references
+
+    def row(self, table: str, entity: str) -> bytes | None:
+        packed = self._partition.packed_row(table, entity)
+        return None if packed is None else unpack(packed)[1]
+
+    def provenance(self, table: str, entity: str) -> str | None:
+        packed = self._partition.packed_row(table, entity)
+        return None if packed is None else unpack(packed)[0]
+
+    def reference(self, table: str, key: str) -> tuple[bytes, int] | None:
+        return self._references(table, key)
+
+    def sequence(self, entity: str) -> int:
+        state = self._partition.entities.get(entity)
+        return 0 if state is None else state.sequence
+
+
+class Partition:
+    """State of one owned partition number. Made at assignment, ready after the restore, thrown away when lost."""
+
+    def __init__(
+        self,
+        number: int,
+        inputs: Mapping[str, InputTopic],
+        merge_wait_ms: int,
+        admit: Admit,
+        references: Callable[[str, str], tuple[bytes, int] | None],
+    ) -> None:
+        self.number = number
+        self.ready = False
+        self.dropped = False
+        self.throttled = False
+        self.progress: dict[str, Progress] = {}
+        self.lanes: dict[str, Lane] = {}
+        self.entities: dict[str, EntityState] = {}
+        self.timers = Timers()
+        self.parked: dict[str, dict[int, ParkedRow]] = {}
+        self.event_time_ms = -1
+        self.seen_at_ms = 0
+        self.commit_due = False
+        self.committed_at_ms = 0
+        self.view = View(self, references)
+        self._admit = admit
+        self._inputs = inputs
+        self._merge: Merge[tuple[Delivery, Envelope]] = Merge(
+            [name for name, topic in inputs.items() if not topic.inbox], merge_wait_ms
+        )
+        self._inbox: deque[Trigger] = deque()
+        self._next: tuple[Delivery, Envelope] | None = None
+        self._stores: Mapping[str, RowReader] = {}
+        self._overlay: dict[tuple[str, str], tuple[bytes | None, int]] = {}
+        self._bytes = 0
+        self._held: dict[str, list[TimerRow]] = {}
+        self._committed_lows: dict[str, int] = {}
+
+    def restore(self, restored: Restored) -> None:
+        for topic in self._inputs:
+            snapshot = restored.progress[topic]
+            self.progress[topic] = Progress(snapshot.low, snapshot.done)
+        self.entities = restored.entities
+        self.timers = Timers(restored.timers)
+        for row in sorted(restored.parked, key=lambda row: row.number):
+            self.parked.setdefault(row.entity, {})[row.number] = row
+        self.event_time_ms, self.seen_at_ms = restored.event_time_ms, restored.seen_at_ms
+        self._stores = restored.stores
+        self.ready = True
+        self.commit_due = True
+
+    # -- input ---------------------------------------------------------------------------------------------------------
+
+    def buffer(self, delivery: Delivery, envelope: Envelope) -> None:
+        self._bytes += len(delivery.value or b"")
+        if self._inputs[delivery.topic].inbox:
+            self._inbox.append(self._admit(delivery, envelope))
+        else:
+            self._merge.add(delivery.topic, envelope.time_ms, (delivery, envelope))
+
+    def reach_end(self, topic: str, offset: int) -> None:
+        self.progress[topic].reach_end(offset)
+        if not self._inputs[topic].inbox:
+            self._merge.reach_end(topic)
+
+    @property
+    def unfinished(self) -> int:
+        return sum(progress.unfinished for progress in self.progress.values())
+
+    def throttle(self, records_max: int, bytes_max: int) -> None:
+        """Pauses above the bounds, resumes below half of them. Holes in the offsets count too: their map must fit."""
+        unfinished = self.unfinished
+        if not unfinished:
+            self._bytes = 0
+        if self.throttled:
+            self.throttled = (
+                unfinished > records_max // 2
+                or self._bytes > bytes_max // 2
+                or (unfinished > 0 and self._metadata_chars() > METADATA_CHARS_MAX // 4)
+            )
+        else:
+            self.throttled = (
+                unfinished > records_max
+                or self._bytes > bytes_max
+                or (unfinished > 512 and self._metadata_chars() > METADATA_CHARS_MAX // 2)
+            )
+
+    def _metadata_chars(self) -> int:
+        return max(len(encode_metadata(progress.snapshot(), "")) for progress in self.progress.values())
+
+    # -- what runs next ------------------------------------------------------------------------------------------------
+
+    def clock_ms(self, now_ms: int) -> int:
+        """The event clock: the highest event time seen, and once nothing is left unread, the wall time since then."""
+        if self.event_time_ms >= 0 and self._next is None and self._merge.drained:
+            return self.event_time_ms + max(0, now_ms - self.seen_at_ms)
+        return self.event_time_ms
+
+    def next_trigger(self, now_ms: int) -> Trigger | None:
+        """The next input or timer in event-time order; None if there is none now."""
+        if self._inbox:
+            return self._inbox.popleft()
+        timer = self.timers.due(self.clock_ms(now_ms))
+        if timer is not None:
+            return _fired(timer)
+        item = self._next or self._merge.release(now_ms)
+        if item is None:
+            return None
+        delivery, envelope = item
+        if envelope.time_ms > self.event_time_ms:
+            timer = self.timers.due(envelope.time_ms)
+            if timer is not None:
+                self._next = item
+                return _fired(timer)
+            self.event_time_ms, self.seen_at_ms = envelope.time_ms, now_ms
+        self._next = None
+        return self._admit(delivery, envelope)
+
+    def again(
+        self,
+        delivery: Delivery,
+        parse: Callable[[Delivery, InputTopic], Envelope],
+        event_id: str,
+    ) -> Trigger:
+        """Trigger of an input that comes back: a parked event, or a dead letter sent again."""
+        topic = self._inputs.get(delivery.topic) or InputTopic(delivery.topic)
+        envelope = parse(delivery, topic)
+        if event_id:
+            envelope = envelope._replace(event_id=event_id)
+        trigger = self._admit(delivery, envelope)
+        trigger.redriven, trigger.source = True, None
+        return trigger
+
+    def wakes_at_ms(self, now_ms: int) -> int | None:
+        """When something becomes due without new input."""
+        if self._inbox or self._next is not None:
+            return now_ms
+        times = [at for at in (self._merge.waits_until_ms,) if at is not None]
+        timer_at_ms = self.timers.next_at_ms()
+        if timer_at_ms is not None and self.event_time_ms >= 0 and self._merge.drained:
+            times.append(self.seen_at_ms + timer_at_ms - self.event_time_ms)
+        if self.commit_due:
+            times.append(now_ms)
+        return min(times, default=None)
+
+    def lane(self, entity: str) -> Lane:
+        lane = self.lanes.get(entity)
+        if lane is None:
+            lane = self.lanes[entity] = Lane(self, entity)
+        return lane
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def packed_row(self, table: str, entity: str) -> bytes | None:
+        written = self._overlay.get((table, entity))
+        return written[0] if written is not None else self._stores[table].get(entity)
+
+    def next_parked_number(self, entity: str) -> int:
+        rows = self.parked.get(entity)
+        return max(rows) + 1 if rows else 0
+
+    def hold_timer(self, timer: TimerRow) -> None:
+        """The entity is parked: its timer fires once the parked events are settled."""
+        self._held.setdefault(timer.entity, []).append(timer)
+
+    def stop_retry(self, entity: str) -> None:
+        """A parked event was parked again: those behind it stay where they are."""
+        lane = self.lanes.get(entity)
+        if lane is not None:
+            lane.queue = type(lane.queue)(trigger for trigger in lane.queue if trigger.parked_number < 0)
+
+    def apply(self, done: Done, state: EntityState | None) -> None:
+        """Makes a finished step's changes visible to the entity's next step."""
+        trigger, outcome, entity = done.trigger, done.outcome, done.trigger.entity
+        for write in outcome.rows:
+            packed = None if write.value is None else pack(trigger.envelope.event_id, write.value)
+            self._overlay[write.table, entity] = (packed, done.sequence)
+            done.rows.append((write, packed))
+        if trigger.timer is not None and self.timers.is_set(trigger.timer):
+            self.timers.cancel(entity, trigger.timer.name)
+            done.timers[trigger.timer.name] = None
+        for name in outcome.cancels:
+            if self.timers.cancel(entity, name):
+                done.timers[name] = None
+        for timer in outcome.timers:
+            self.timers.set(timer)
+            done.timers[timer.name] = timer
+        if outcome.parked is not None:
+            self.parked.setdefault(entity, {})[outcome.parked.number] = outcome.parked
+            done.parked[outcome.parked.number] = outcome.parked
+        elif trigger.parked_number >= 0:
+            self._unpark(entity, trigger.parked_number)
+            done.parked[trigger.parked_number] = None
+        if state is not None:
+            self.entities[entity] = done.state = state
+
+    def _unpark(self, entity: str, number: int) -> None:
+        rows = self.parked[entity]
+        del rows[number]
+        if not rows:
+            del self.parked[entity]
+            for timer in self._held.pop(entity, ()):
+                self.timers.hand_back(timer)
+
+    # -- commits -------------------------------------------------------------------------------------------------------
+
+    def finish(self, done: Done) -> None:
+        if done.trigger.source is not None:
+            topic, offset = done.trigger.source
+            done.delivery_number = self.progress[topic].delivery_number(offset)
+            self.progress[topic].finish(offset)
+
+    def reopen(self, dones: Iterable[Done]) -> None:
+        """Takes back ``finish`` of steps that did not get into the burst after all."""
+        by_topic: dict[str, list[tuple[int, int]]] = {}
+        for done in dones:
+            if done.trigger.source is not None:
+                topic, offset = done.trigger.source
+                by_topic.setdefault(topic, []).append((offset, done.delivery_number))
+        for topic, offsets in by_topic.items():
+            self.progress[topic].reopen(offsets)
+
+    def wants_commit(self, now_ms: int, idle_ms: int, recommit_ms: int) -> bool:
+        """Whether its offsets should be committed although none of its steps finished."""
+        if not self.ready:
+            return False
+        since_ms = now_ms - self.committed_at_ms
+        if self.commit_due or since_ms >= recommit_ms:
+            return True
+        return since_ms >= idle_ms and any(
+            progress.low != self._committed_lows.get(topic) for topic, progress in self.progress.items()
+        )
+
+    def committed(self, burst: Burst, now_ms: int) -> None:
+        self.commit_due = False
+        self.committed_at_ms = now_ms
+        for checkpoint in burst.checkpoints:
+            if checkpoint.partition == self.number:
+                self._committed_lows[checkpoint.topic] = checkpoint.low
+        for done in burst.steps:
+            if done.partition is self:
+                for write, _ in done.rows:
+                    key = (write.table, done.trigger.entity)
+                    written = self._overlay.get(key)
+                    if written is not None and written[1] == done.sequence:
+                        del self._overlay[key]
+
+
+def _fired(timer: TimerRow) -> Trigger:
+    origin = timer.origin
+    envelope = Envelope(
+        timer.timer_id,
+        "",
+        timer.at_ms,
+        origin.correlation_id,
+        origin.event_id,
+        origin.hop,
+        origin.traceparent,
+        origin.tracestate,
+        origin.baggage,
+    )
+    return Trigger("timer", timer.entity, None, envelope, timer=timer)
+
+
+def admit_with(
+    inputs: Mapping[str, InputTopic],
+    partitions: int,
+    partition_of: Callable[[bytes, int], int],
+    settlement_of: Callable[[Delivery], Settlement | Failure],
+) -> Admit:
+    """Checks keys once for each new key: UTF-8, not null, on the partition the key belongs to."""
+    known: dict[bytes, tuple[str, int]] = {}
+
+    def admit(delivery: Delivery, envelope: Envelope) -> Trigger:
+        source = (delivery.topic, delivery.offset)
+        key = delivery.key
+        if key is None:
+            refused = Failure("CH0206", "the message has no key", "DecodeError", False, False, "")
+            return Trigger("event", "", delivery, envelope, source=source, refused=refused)
+        seen = known.get(key)
+        if seen is None:
+            try:
+                seen = (key.decode(), partition_of(key, partitions))
+            except UnicodeDecodeError as error:
+                refused = Failure("CH0206", f"the message key is not UTF-8: {error}", "DecodeError", False, False, "")
+                return Trigger("event", "", delivery, envelope, source=source, refused=refused)
+            if len(known) >= KNOWN_KEYS_MAX:
+                known.clear()
+            known[key] = seen
+        entity, expected = seen
+        trigger = Trigger("event", entity, delivery, envelope, source=source)
+        topic = inputs.get(delivery.topic)
+        if expected != delivery.partition and delivery.partition >= 0:
+            trigger.refused = Failure(
+                "CH0301",
+                f"key {entity!r} lies on partition {delivery.partition}, but belongs to {expected}; "
+                "its producer must use partitioner=murmur2_random",
+                "DecodeError",
+                False,
+                False,
+                "",
+            )
+        elif topic is not None and topic.inbox:
+            settlement = settlement_of(delivery)
+            if isinstance(settlement, Failure):
+                trigger.refused = settlement
+            else:
+                trigger.kind, trigger.settlement = "settlement", settlement
+        return trigger
+
+    return admit

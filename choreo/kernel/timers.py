@@ -1,0 +1,68 @@
+"""The timers of one partition: which are set, which are due. One timer per (entity, name)."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from choreo.kernel.values import TimerRow
+
+Key = tuple[str, str]
+
+
+class Timers:
+    """Timers that are set, in order of their event time. Replaced and cancelled ones are dropped when they surface."""
+
+    __slots__ = ("_fired", "_heap", "_rows")
+
+    def __init__(self, rows: Iterable[TimerRow] = ()) -> None:
+        self._rows: dict[Key, TimerRow] = {(row.entity, row.name): row for row in rows}
+        self._heap: list[tuple[int, str, str, str]] = [
+            (row.at_ms, row.entity, row.name, row.timer_id) for row in self._rows.values()
+        ]
+        heapq.heapify(self._heap)
+        self._fired: set[str] = set()  # ids handed out by `due` and not yet settled
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def set(self, row: TimerRow) -> None:
+        self._rows[row.entity, row.name] = row
+        heapq.heappush(self._heap, (row.at_ms, row.entity, row.name, row.timer_id))
+        self._fired.discard(row.timer_id)
+
+    def cancel(self, entity: str, name: str) -> bool:
+        """False if no such timer was set."""
+        row = self._rows.pop((entity, name), None)
+        if row is not None:
+            self._fired.discard(row.timer_id)
+        return row is not None
+
+    def is_set(self, row: TimerRow) -> bool:
+        """Whether exactly this setting is still the current one."""
+        return self._rows.get((row.entity, row.name)) == row
+
+    def next_at_ms(self) -> int | None:
+        """Event time of the next timer that has not been handed out."""
+        while self._heap:
+            at_ms, entity, name, timer_id = self._heap[0]
+            row = self._rows.get((entity, name))
+            if row is not None and row.at_ms == at_ms and row.timer_id == timer_id and timer_id not in self._fired:
+                return at_ms
+            heapq.heappop(self._heap)
+        return None
+
+    def due(self, until_ms: int) -> TimerRow | None:
+        """Hands out the next timer with ``at <= until_ms``; it stays set until its step has deleted it."""
+        at_ms = self.next_at_ms()
+        if at_ms is None or at_ms > until_ms:
+            return None
+        _, entity, name, timer_id = heapq.heappop(self._heap)
+        self._fired.add(timer_id)
+        return self._rows[entity, name]
+
+    def hand_back(self, row: TimerRow) -> None:
+        """A handed-out timer could not run now: it becomes due again."""
+        if self.is_set(row):
+            self._fired.discard(row.timer_id)
+            heapq.heappush(self._heap, (row.at_ms, row.entity, row.name, row.timer_id))
