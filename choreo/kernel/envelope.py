@@ -1,0 +1,198 @@
+"""CloudEvents and W3C headers: read once per event, written once per emitted record.
+
+Reading never fails: whatever another producer put into a header is either usable or as good as absent. Writing replaces
+every header of the previous hop; nothing is appended, so headers don't grow with the length of a chain.
+
+Source: CloudEvents 1.0 Kafka protocol binding (binary mode); W3C Trace Context level 1; W3C Baggage.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+
+from choreo.kernel.ids import SPAN_ID_CHARS, TRACE_ID_CHARS, Identity, is_hex, root_id, trace_id
+from choreo.kernel.values import Delivery, Envelope, Headers, InputTopic
+
+ID_BYTES_MAX: Final = 256
+"""Longest id (event, correlation, causation) and type taken from a header. They are copied into every event of the
+chain, every row and every decision; a UUID has 36 characters, a URN well under 200."""
+TRACESTATE_BYTES_MAX: Final = 512
+"""What W3C Trace Context asks every participant to carry (section 3.3.1.5); longer is dropped, which it allows."""
+BAGGAGE_BYTES_MAX: Final = 8_192
+"""What W3C Baggage asks every participant to carry (section 3.3.2)."""
+HOP_DIGITS_MAX: Final = 6
+TIME_BYTES_MAX: Final = 64
+TIME_MS_MAX: Final = 253_402_300_799_999
+"""End of the year 9999, the last that RFC 3339 can write. Kafka takes any number as a timestamp."""
+
+TRACEPARENT_CHARS: Final = 55
+_UNSAMPLED: Final = "00"
+
+Header = tuple[str, bytes]
+
+_SPECVERSION: Final[Header] = ("ce_specversion", b"1.0")
+_CONTENT_TYPE: Final[Header] = ("content-type", b"application/avro")
+_NOTHING: Final = b""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+def parse_headers(delivery: Delivery, topic: InputTopic) -> Envelope:
+    """Envelope of one input record. Never raises; a header that occurs twice counts as its last value.
+
+    Args:
+        delivery: the record as Kafka delivered it.
+        topic: its topic; cluster id and topic id identify a root event that brought no ``ce_id``.
+    """
+    headers = dict(delivery.headers)
+    get = headers.get
+    event_id = _identifier(get("ce_id")) or root_id(
+        topic.cluster_id, topic.topic_id, delivery.partition, delivery.offset
+    )
+    time_ms = _time_ms(get("ce_time"))
+    traceparent = _traceparent(get("traceparent"))
+    hop = get("ce_choreohop")
+    return Envelope(
+        event_id,
+        _identifier(get("ce_type")),
+        min(max(delivery.timestamp_ms, 0), TIME_MS_MAX) if time_ms is None else time_ms,
+        _identifier(get("ce_correlationid")) or event_id,
+        _identifier(get("ce_causationid")),
+        int(hop) if hop and len(hop) <= HOP_DIGITS_MAX and hop.isdigit() else 0,
+        traceparent,
+        _text(get("tracestate"), TRACESTATE_BYTES_MAX) if traceparent else "",
+        _text(get("baggage"), BAGGAGE_BYTES_MAX),
+    )
+
+
+def _identifier(value: bytes | None) -> str:
+    """An id, or "" if the header is absent, too long, or not printable text."""
+    if not value or len(value) > ID_BYTES_MAX:
+        return ""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return ""
+    return text if text.isprintable() else ""
+
+
+def _text(value: bytes | None, bytes_max: int) -> str:
+    if not value or len(value) > bytes_max or not value.isascii():
+        return ""
+    text = value.decode()
+    return text if text.isprintable() else ""
+
+
+def _time_ms(value: bytes | None) -> int | None:
+    """Milliseconds of an RFC 3339 time with an offset, or None."""
+    if not value or len(value) > TIME_BYTES_MAX:
+        return None
+    return _parsed_time(value)
+
+
+@lru_cache(maxsize=4_096)  # neighbouring events often share their time
+def _parsed_time(value: bytes) -> int | None:
+    try:
+        moment = datetime.fromisoformat(value.decode())
+        if moment.tzinfo is None:
+            return None
+        time_ms = (moment - _EPOCH) // _MILLISECOND
+    except (ValueError, OverflowError):
+        return None
+    return time_ms if time_ms >= 0 else None
+
+
+def _traceparent(value: bytes | None) -> str:
+    """A valid traceparent, brought to version 00, or ""."""
+    if not value or len(value) < TRACEPARENT_CHARS or not value.isascii():
+        return ""
+    text = value[:TRACEPARENT_CHARS].decode()
+    version = text[:2]
+    if len(value) > TRACEPARENT_CHARS and (version == "00" or value[TRACEPARENT_CHARS] != 0x2D):
+        return ""
+    if text[2] != "-" or text[35] != "-" or text[52] != "-" or version == "ff":
+        return ""
+    trace, span = text[3:35], text[36:52]
+    if not is_hex(version + trace + span + text[53:]) or not trace.strip("0") or not span.strip("0"):
+        return ""
+    return text if version == "00" else f"00{text[2:]}"
+
+
+@lru_cache(maxsize=4_096)
+def rfc3339(time_ms: int) -> str:
+    """A moment as RFC 3339 text in UTC with milliseconds: ``2013-01-01T05:17:00.000Z``."""
+    return (_EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def constant_headers(identity: Identity, type_name: str) -> tuple[Header, ...]:
+    """Headers that all events of one type from one agent share; build them once."""
+    return (
+        ("ce_source", identity.source.encode()),
+        ("ce_type", type_name.encode()),
+        _SPECVERSION,
+        _CONTENT_TYPE,
+    )
+
+
+def step_traceparent(identity: Identity, cause: Envelope) -> str:
+    """Trace context of the step that ``cause`` triggers: the same trace, the step's own span, the same flags.
+
+    A chain that no context came with gets a trace derived from its correlation id, marked unsampled.
+    """
+    span = identity.span_id(cause.event_id)
+    seen = cause.traceparent
+    if seen:
+        return f"00-{seen[3 : 3 + TRACE_ID_CHARS]}-{span}-{seen[-2:]}"
+    return f"00-{trace_id(cause.correlation_id)}-{span}-{_UNSAMPLED}"
+
+
+def carried_headers(identity: Identity, cause: Envelope) -> tuple[Header, ...]:
+    """Headers that all events of one step share: time, correlation, causation, hop and trace context."""
+    carried: tuple[Header, ...] = (
+        ("ce_time", rfc3339(cause.time_ms).encode()),
+        ("ce_correlationid", cause.correlation_id.encode()),
+        ("ce_causationid", cause.event_id.encode()),
+        ("ce_choreohop", b"%d" % (cause.hop + 1)),
+        ("traceparent", step_traceparent(identity, cause).encode()),
+    )
+    if cause.tracestate:
+        carried += (("tracestate", cause.tracestate.encode()),)
+    if cause.baggage:
+        carried += (("baggage", cause.baggage.encode()),)
+    return carried
+
+
+def outgoing_headers(
+    constants: tuple[Header, ...], carried: tuple[Header, ...], event_id: str, key: bytes
+) -> tuple[Header, ...]:
+    """All headers of one emitted event.
+
+    Args:
+        constants: from ``constant_headers``.
+        carried: from ``carried_headers``.
+        event_id: from ``Identity.event_id``.
+        key: the message key; CloudEvents calls it the subject.
+    """
+    return (("ce_id", event_id.encode("ascii")), *constants, *carried, ("ce_subject", key))
+
+
+def row_headers(identity: Identity, cause: Envelope) -> tuple[Header, ...]:
+    """Provenance of the rows that a step writes: which event shaped them, in which chain, under which trace."""
+    return (
+        ("ce_causationid", cause.event_id.encode()),
+        ("ce_correlationid", cause.correlation_id.encode()),
+        ("traceparent", step_traceparent(identity, cause).encode()),
+    )
+
+
+def row_provenance(headers: Headers) -> str | None:
+    """Id of the event that last shaped a row, from the headers of its changelog record."""
+    for name, value in headers:
+        if name == "ce_causationid":
+            return _identifier(value) or None
+    return None
+
+
+assert TRACEPARENT_CHARS == 3 + TRACE_ID_CHARS + 1 + SPAN_ID_CHARS + 3
