@@ -1,0 +1,181 @@
+"""The data directory of an embedded broker: one process at a time, formatted once, never another release's."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import IO, Final
+
+from choreo.errors import HostError
+from choreo.runtime.broker.java import Java
+
+MARK: Final = "choreo-broker.json"
+LOCK: Final = "choreo-broker.lock"
+FORMAT_TIMEOUT_S: Final = 60.0  # takes 1 s on an idle machine
+CLUSTER_ID_BYTES: Final = 16  # Kafka's ids are 16 random bytes in URL-safe base64 without padding
+
+
+class DataDirectory:
+    """A locked directory; made by :meth:`open`, given back by :meth:`close`.
+
+    Attributes:
+        path: the directory.
+        logs: Kafka's own part of it.
+        temporary: deleted on close.
+    """
+
+    def __init__(self, path: Path, lock: IO[str], *, temporary: bool) -> None:
+        self.path = path
+        self.logs = path / "log"
+        self.temporary = temporary
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path | None) -> DataDirectory:
+        """Lock a directory, making it if needed.
+
+        Args:
+            path: where the data is kept; None for a temporary directory.
+
+        Raises:
+            HostError: CH0804, if the directory cannot be used, holds something else, or another process uses it.
+        """
+        if path is None:
+            directory = Path(tempfile.mkdtemp(prefix="choreo-kafka-"))
+            return cls(directory, (directory / LOCK).open("a+"), temporary=True)._locked()
+        directory = path.absolute()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if not (directory / LOCK).exists() and any(directory.iterdir()):
+                raise HostError(
+                    "the directory is not empty and was not made by choreo, expected a data directory of choreo broker",
+                    code="CH0804",
+                    where=str(directory),
+                    hint="choose another --data directory",
+                    fault="user",
+                )
+            lock = (directory / LOCK).open("a+")
+        except OSError as error:
+            raise HostError(
+                f"the data directory cannot be used: {error.strerror}",
+                code="CH0804",
+                where=str(error.filename or directory),
+                hint="choose another --data directory",
+                fault="user",
+            ) from error
+        return cls(directory, lock, temporary=False)._locked()
+
+    def _locked(self) -> DataDirectory:
+        """Take the lock, which ends with the last process that holds the open file."""
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise HostError(
+                f"the data directory is in use by {holder}, expected it unused",
+                code="CH0804",
+                where=str(self.path),
+                hint="stop that broker, or choose another --data directory",
+                fault="user",
+            ) from None
+        self.describe(f"process {os.getpid()}")
+        return self
+
+    @property
+    def lock_descriptor(self) -> int:
+        """Descriptor to hand to the process that uses the directory, so that the lock lasts as long as it does."""
+        return self._lock.fileno()
+
+    def describe(self, holder: str) -> None:
+        """Say who has the lock, for the message of the next one who asks."""
+        self._lock.seek(0)
+        self._lock.truncate()
+        self._lock.write(f"{holder}\n")
+        self._lock.flush()
+
+    def format(self, java: Java, properties: Path, version: str) -> str:
+        """Format Kafka's storage unless that was done before.
+
+        Returns:
+            The cluster id, the same for as long as the directory lives.
+
+        Raises:
+            HostError: CH0804, if another release of Kafka wrote the directory; CH0803, if formatting fails.
+        """
+        mark = self.path / MARK
+        if mark.exists():
+            return self._check_mark(mark, version)
+        # No mark: nothing here yet, or an earlier format was cut short. Either way there is no data to lose.
+        shutil.rmtree(self.logs, ignore_errors=True)
+        cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(CLUSTER_ID_BYTES)).decode("ascii").rstrip("=")
+        # An id that starts with a dash would be read as an option.
+        cluster_id = cluster_id.replace("-", "A", 1) if cluster_id.startswith("-") else cluster_id
+        arguments = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
+        try:
+            done = subprocess.run(
+                java.command(arguments, heap_mb=128, temporary=self.scratch()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=FORMAT_TIMEOUT_S,
+                check=False,
+                cwd=self.path,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise HostError(
+                f"formatting the storage took longer than {FORMAT_TIMEOUT_S:.0f} s", code="CH0803", where=str(self.path)
+            ) from error
+        if done.returncode != 0:
+            said = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["nothing"]
+            raise HostError(f"formatting the storage failed: {said[-1]}", code="CH0803", where=str(self.path))
+        draft = mark.with_suffix(".draft")
+        draft.write_text(json.dumps({"kafka": version, "cluster_id": cluster_id}) + "\n", "utf-8")
+        draft.replace(mark)
+        return cluster_id
+
+    def _check_mark(self, mark: Path, version: str) -> str:
+        try:
+            content = json.loads(mark.read_text("utf-8"))
+            written_by, cluster_id = str(content["kafka"]), str(content["cluster_id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise HostError(
+                "the file is damaged, expected the release and the cluster id",
+                code="CH0804",
+                where=str(mark),
+                hint="choose another --data directory",
+            ) from error
+        if _line(written_by) != _line(version):
+            raise HostError(
+                f"the data directory was written by Kafka {written_by}, expected {version}",
+                code="CH0804",
+                where=str(self.path),
+                hint="choose another --data directory",
+                fault="user",
+            )
+        return cluster_id
+
+    def scratch(self) -> Path:
+        """Directory for what Java unpacks, so that a killed JVM leaves nothing in the system's own."""
+        directory = self.path / "tmp"
+        directory.mkdir(exist_ok=True)
+        return directory
+
+    def close(self) -> None:
+        """Release the lock; delete a temporary directory."""
+        if self.temporary:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+
+def _line(version: str) -> list[str]:
+    """Release line: patch releases read each other's data."""
+    return version.split(".")[:2]
