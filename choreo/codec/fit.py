@@ -1,0 +1,319 @@
+"""Does a value fit its schema? Asked before fastavro writes it, because fastavro writes some things that don't.
+
+Of what it accepts silently: an integer beyond 32 bits for an ``int``, any object for a ``boolean``, a datetime without
+a zone (as the *machine's* zone) for a timestamp, a datetime for a date, text for a UUID, a decimal beyond its
+precision, text for a number. ``quick_checks`` looks at fields of those types only; what it doubts, or what fastavro refuses, goes
+to ``fitted``, which checks everything and says which field is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Final, NoReturn
+from uuid import UUID
+
+from choreo.codec.defaults import default_value
+from choreo.codec.schema import Schema
+from choreo.codec.types import (
+    INT_MAX,
+    INT_MIN,
+    LONG_MAX,
+    LONG_MIN,
+    Array,
+    Enum,
+    Fixed,
+    Logical,
+    Map,
+    Primitive,
+    Record,
+    Type,
+    Union,
+    described,
+    type_name,
+)
+from choreo.errors import SchemaError
+
+Check = Callable[[object], bool]
+FLOAT_MAX: Final = 3.4028234663852886e38  # largest finite 32-bit float
+
+
+def quick_checks(schema: Schema) -> tuple[tuple[str, Check], ...]:
+    """Field names of the record with a check that is False for what fastavro would write wrongly."""
+    checks = []
+    for field in schema.root.fields:
+        check = _quick(field.type, (), of_field=True)
+        if check is not None:
+            checks.append((field.name, check))
+    return tuple(checks)
+
+
+def fitted(schema: Schema, value: object) -> dict[str, object]:
+    """The value as fastavro has to get it: complete, plainly typed, the branches of unions named.
+
+    Raises:
+        SchemaError: CH0204, with the path of the field, what it holds and what it should.
+    """
+    return _record(schema.root, value, schema.root.name)
+
+
+def _quick(node: Type, inside: tuple[Record, ...], *, of_field: bool) -> Check | None:
+    match node:
+        case Primitive(logical=logical) if logical is not None:
+            return _quick_logical(logical)
+        case Primitive(name="int"):
+            return lambda value: type(value) is int and INT_MIN <= value <= INT_MAX
+        case Primitive(name="boolean"):
+            return lambda value: value is True or value is False
+        case Primitive(name="double") if of_field:
+            return lambda value: type(value) is float
+        case Primitive(name="float"):
+            return lambda value: type(value) is float and not FLOAT_MAX < abs(value) < math.inf
+        case Primitive(name="long"):
+            return lambda value: type(value) is int
+        case Fixed(logical=logical) if logical is not None:
+            return _quick_logical(logical)
+        case Array(items=items):
+            item = _quick(items, inside, of_field=False)
+            if item is None:
+                return lambda value: type(value) is list
+            return lambda value: type(value) is list and all(map(item, value))
+        case Map(values=values):
+            of_map = _quick(values, inside, of_field=False)
+            if of_map is None:
+                return None
+            return lambda value: type(value) is dict and all(map(of_map, value.values()))
+        case Union():
+            return _quick_union(node, inside)
+        case Record():
+            return _quick_record(node, inside)
+        case _:
+            return None
+
+
+def _quick_union(node: Union, inside: tuple[Record, ...]) -> Check | None:
+    others = [branch for branch in node.branches if type_name(branch) != "null"]
+    if len(others) != 1:
+        return _never  # which branch is meant is decided with care
+    if others == list(node.branches):
+        return _quick(others[0], inside, of_field=False)
+    if isinstance(others[0], Primitive) and others[0].logical is None and others[0].name != "float":
+        return None  # fastavro itself looks closely at plain values in a union
+    check = _quick(others[0], inside, of_field=False)
+    if check is None:
+        return None
+    return lambda value: value is None or check(value)
+
+
+def _never(value: object) -> bool:
+    return False
+
+
+def _quick_record(node: Record, inside: tuple[Record, ...]) -> Check | None:
+    if node in inside:
+        return _never  # a record in itself
+    checks = []
+    for field in node.fields:
+        check = _quick(field.type, (*inside, node), of_field=True)
+        if check is not None:
+            checks.append((field.name, check))
+    if not checks:
+        return None
+
+    def record(value: object) -> bool:
+        return type(value) is dict and all(name in value and check(value[name]) for name, check in checks)
+
+    return record
+
+
+def _quick_logical(logical: Logical) -> Check:
+    match logical.name:
+        case "timestamp-millis" | "timestamp-micros":
+            return lambda value: type(value) is datetime and value.tzinfo is not None
+        case "local-timestamp-millis" | "local-timestamp-micros":
+            return lambda value: type(value) is datetime and value.tzinfo is None
+        case "date":
+            return lambda value: type(value) is date
+        case "uuid":
+            return lambda value: type(value) is UUID
+        case "decimal":
+            return lambda value: type(value) is Decimal and _decimal_fits(logical, value)
+        case _:
+            return lambda value: type(value) is time and value.tzinfo is None
+
+
+def _decimal_fits(logical: Logical, value: Decimal) -> bool:
+    exponent = value.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -logical.scale:
+        return False
+    return not value or value.adjusted() + 1 + logical.scale <= logical.precision
+
+
+def _refuse(node: Type, value: object, path: str) -> NoReturn:
+    seen = "nothing" if value is None else f"{value!r:.80} ({type(value).__name__})"
+    raise SchemaError(f"{path} holds {seen}, expected {described(node)}", code="CH0204")
+
+
+def _fit(node: Type, value: object, path: str) -> object:
+    match node:
+        case Primitive(logical=logical) | Fixed(logical=logical) if logical is not None:
+            return _logical(node, logical, value, path)
+        case Primitive():
+            return _primitive(node, value, path)
+        case Fixed(size=size):
+            if not isinstance(value, bytes) or len(value) != size:
+                _refuse(node, value, path)
+            return value
+        case Enum(symbols=symbols):
+            if not isinstance(value, str) or value not in symbols:
+                _refuse_symbol(node, value, path)
+            return str.__str__(value)
+        case Array(items=items):
+            if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+                _refuse(node, value, path)
+            return [_fit(items, one, f"{path}[{index}]") for index, one in enumerate(value)]
+        case Map(values=values):
+            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+                _refuse(node, value, path)
+            return {_text(key, path): _fit(values, one, f"{path}[{key!r}]") for key, one in value.items()}
+        case Union():
+            return _union(node, value, path)
+        case Record():
+            return _record(node, value, path)
+
+
+def _refuse_symbol(node: Enum, value: object, path: str) -> NoReturn:
+    raise SchemaError(
+        f"{path} holds {value!r:.80}, expected one of {', '.join(node.symbols)}", code="CH0204", where=path
+    )
+
+
+def _text(value: str, path: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise SchemaError(f"{path} holds text that is not valid Unicode", code="CH0204") from None
+    return str.__str__(value)
+
+
+def _primitive(node: Primitive, value: object, path: str) -> object:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    match node.name:
+        case "null":
+            if value is None:
+                return None
+        case "boolean":
+            if isinstance(value, bool):
+                return value
+        case "int" | "long":
+            low, high = (INT_MIN, INT_MAX) if node.name == "int" else (LONG_MIN, LONG_MAX)
+            if isinstance(value, int) and whole:
+                if low <= value <= high:
+                    return int(value)
+                raise SchemaError(
+                    f"{path} holds {value}, outside the range of {node.name} ({low} to {high})",
+                    code="CH0204",
+                )
+        case "float" | "double":
+            if isinstance(value, float) or whole:
+                assert isinstance(value, float | int)
+                return _real(node, value, path)
+        case "bytes":
+            if isinstance(value, bytes | bytearray | memoryview):
+                return bytes(value)
+        case "string":
+            if isinstance(value, str):
+                return _text(value, path)
+    _refuse(node, value, path)
+
+
+def _real(node: Primitive, value: float, path: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        _refuse(node, value, path)
+    if node.name == "float" and FLOAT_MAX < abs(number) < math.inf:
+        _refuse(node, value, path)
+    return number
+
+
+def _logical(node: Type, logical: Logical, value: object, path: str) -> object:
+    match logical.name:
+        case "timestamp-millis" | "timestamp-micros":
+            if isinstance(value, datetime):
+                if value.utcoffset() is not None:
+                    return value
+                raise SchemaError(
+                    f"{path} holds the datetime {value.isoformat()} without a time zone",
+                    code="CH0204",
+                    hint="pass an aware one: datetime(…, tzinfo=UTC)",
+                )
+        case "local-timestamp-millis" | "local-timestamp-micros":
+            if isinstance(value, datetime) and value.tzinfo is None:
+                return value
+        case "date":
+            if isinstance(value, date) and not isinstance(value, datetime):
+                return value
+        case "uuid":
+            if isinstance(value, UUID):
+                return value
+        case "decimal":
+            if isinstance(value, int) and not isinstance(value, bool):
+                value = Decimal(value)
+            if isinstance(value, Decimal):
+                if _decimal_fits(logical, value):
+                    return value
+                raise SchemaError(
+                    f"{path} holds {value}, which is no decimal of {logical.precision} digits, {logical.scale} of them "
+                    "after the point",
+                    code="CH0204",
+                    hint="round it first, for instance with Decimal.quantize",
+                )
+        case _:
+            if isinstance(value, time) and value.tzinfo is None:
+                return value
+    _refuse(node, value, path)
+
+
+def _union(node: Union, value: object, path: str) -> object:
+    branches = node.branches
+    if node.records > 1 and isinstance(value, tuple) and len(value) == 2:
+        name, value = value
+        branches = tuple(branch for branch in branches if type_name(branch) == name)
+        if not branches:
+            raise SchemaError(f"{path} names the branch {name!r}, which is not in the union", code="CH0204")
+    reasons: list[SchemaError] = []
+    for branch in branches:
+        try:
+            made = _fit(branch, value, path)
+        except SchemaError as error:
+            if type_name(branch) != "null":
+                reasons.append(error)
+            continue
+        return None if made is None else (type_name(branch), made)
+    if len(reasons) == 1:
+        raise reasons[0]
+    _refuse(node, value, path)
+
+
+def _record(node: Record, value: object, path: str) -> dict[str, object]:
+    if not isinstance(value, Mapping):
+        _refuse(node, value, path)
+    names = {field.name for field in node.fields}
+    for name in value:
+        if name not in names:
+            known = ", ".join(field.name for field in node.fields)
+            raise SchemaError(f"{path} has no field {name!r}; its fields: {known}", code="CH0204")
+    made: dict[str, object] = {}
+    for field in node.fields:
+        if field.name in value:
+            made[field.name] = _fit(field.type, value[field.name], f"{path}.{field.name}")
+        elif field.has_default:
+            default = default_value(field.type, field.default)
+            made[field.name] = _fit(field.type, default, f"{path}.{field.name}")
+        else:
+            place = f"{path}.{field.name}"
+            raise SchemaError(f"{place} is missing and has no default", code="CH0204", where=place)
+    return made

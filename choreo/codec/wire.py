@@ -1,0 +1,212 @@
+"""Values ↔ bytes in the Confluent wire format, version 0: a zero byte, the schema id (4 bytes, big endian), Avro.
+
+The work is fastavro's; this module adds what it leaves open: the envelope, limits (``limits``), evolution with correct
+defaults (``evolve``), values that do not fit (``fit``), and one kind of error in each direction.
+"""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from io import BytesIO
+from typing import Any, Final
+
+from fastavro import schemaless_reader, schemaless_writer
+from fastavro.read import SchemaResolutionError
+
+from choreo.codec.evolve import Convert, UnresolvableError, converter
+from choreo.codec.fit import fitted, quick_checks
+from choreo.codec.limits import Scan, scanner
+from choreo.codec.schema import Schema
+from choreo.errors import ChoreoError, DecodeError, SchemaError
+
+MAGIC: Final = 0
+HEADER_BYTES: Final = 5
+# Distinct (writer, reader) pairs and schemas a process meets: a few per topic it touches. The bound only stops a stream
+# of made-up ids from growing the caches.
+_CACHE_MAX: Final = 4_096
+
+# What fastavro raises for bytes that are not the schema's (read off its source); anything else is a defect and passes.
+_MALFORMED: Final = (
+    EOFError,
+    ValueError,  # includes UnicodeDecodeError
+    LookupError,  # a union or enum index outside its list
+    ArithmeticError,  # OverflowError of dates, decimal.InvalidOperation
+    SchemaResolutionError,
+    decimal.DecimalException,
+)
+# What fastavro raises for values that are not the schema's.
+_MISFIT: Final = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
+
+
+class Encoder:
+    """Writes values of one schema under one id. Make one per topic and keep it."""
+
+    __slots__ = ("_checks", "_header", "_parsed", "_scan", "schema", "schema_id")
+
+    def __init__(self, schema_id: int, schema: Schema) -> None:
+        if not 0 <= schema_id < 2**31:
+            raise SchemaError(f"a schema id lies between 0 and 2³¹-1, saw {schema_id}", code="CH0205")
+        self.schema = schema
+        self.schema_id = schema_id
+        self._header: Final = bytes([MAGIC]) + schema_id.to_bytes(4, "big")
+        self._parsed: Final[Any] = schema.parsed
+        self._checks: Final = quick_checks(schema)
+        self._scan: Final[Scan] = scanner(schema)
+
+    def encode(self, value: Mapping[str, object]) -> bytes:
+        """Bytes of a value.
+
+        Raises:
+            SchemaError: CH0204 with the field at fault.
+        """
+        out = BytesIO()
+        out.write(self._header)
+        try:
+            for name, check in self._checks:
+                if not check(value[name]):
+                    raise ValueError(name)
+            schemaless_writer(out, self._parsed, value, True)
+        except _MISFIT:
+            out = self._carefully(value)
+        data = out.getvalue()
+        if len(data) > self._scan.unchecked_bytes:
+            try:
+                self._scan(data, HEADER_BYTES)  # the limits that every reader applies
+            except DecodeError as error:
+                raise SchemaError(
+                    f"a value of {self.schema.full_name} is too large: {error.message}", code="CH0204"
+                ) from None
+        return data
+
+    def _carefully(self, value: Mapping[str, object]) -> BytesIO:
+        complete = fitted(self.schema, value)
+        out = BytesIO()
+        out.write(self._header)
+        try:
+            schemaless_writer(out, self._parsed, complete, True)
+        except _MISFIT as error:
+            raise SchemaError(f"a value does not fit {self.schema.full_name}: {error}", code="CH0204") from None
+        return out
+
+
+@lru_cache(maxsize=_CACHE_MAX)
+def _encoder(schema_id: int, schema: Schema) -> Encoder:
+    return Encoder(schema_id, schema)
+
+
+def encode(schema_id: int, schema: Schema, value: Mapping[str, object]) -> bytes:
+    """Bytes of one value of ``schema``, announced as ``schema_id``.
+
+    Raises:
+        SchemaError: CH0204, the value does not fit; the message names the field.
+    """
+    return _encoder(schema_id, schema).encode(value)
+
+
+def split(data: bytes, where: str | None = None) -> tuple[int, memoryview]:
+    """The writer's schema id and the Avro bytes.
+
+    Raises:
+        DecodeError: CH0201, too short or not this wire format.
+    """
+    return _writer_id(data, where), memoryview(data)[HEADER_BYTES:]
+
+
+def _writer_id(data: bytes, where: str | None) -> int:
+    if len(data) < HEADER_BYTES:
+        raise DecodeError(f"{len(data)} bytes are too few for a message with a schema id", where=where)
+    if data[0] != MAGIC:
+        raise DecodeError(
+            f"the first byte is {data[0]:#04x}, not the 0x00 of the Confluent wire format",
+            where=where,
+            hint="the producer must write Avro with a schema id",
+        )
+    return int.from_bytes(data[1:HEADER_BYTES], "big")
+
+
+class _Plan:
+    """How bytes of one writer become values of one reader."""
+
+    __slots__ = ("convert", "name", "naming", "parsed", "scan", "unchecked_bytes")
+
+    def __init__(self, writer: Schema, reader: Schema) -> None:
+        self.parsed: Any = writer.parsed
+        self.name = writer.full_name
+        self.scan: Scan = scanner(writer)
+        self.unchecked_bytes = self.scan.unchecked_bytes
+        self.convert: Convert | None = None if writer == reader else converter(writer, reader)
+        # Arguments of schemaless_reader: return_record_name, …_override, handle_unicode_errors, return_named_type.
+        # A converter wants every named branch of a union named; a caller only where several are records.
+        self.naming = (True, True, "strict", False) if self.convert is None else (False, False, "strict", True)
+
+
+@lru_cache(maxsize=_CACHE_MAX)
+def _plan(writer: Schema, reader: Schema) -> _Plan:
+    return _Plan(writer, reader)
+
+
+class Decoder:
+    """Reads messages of any writer as values of one reader schema.
+
+    Args:
+        reader: what the caller wants.
+        lookup: schema of a writer's id (a registry's ``schema_by_id``); called once per id.
+    """
+
+    __slots__ = ("_lookup", "_plans", "reader")
+
+    def __init__(self, reader: Schema, lookup: Callable[[int], Schema]) -> None:
+        self.reader = reader
+        self._lookup = lookup
+        self._plans: dict[int, _Plan] = {}
+
+    def decode(self, data: bytes, where: str | None = None) -> dict[str, Any]:
+        """The value that ``data`` carries.
+
+        Args:
+            data: a whole message value.
+            where: ``topic/partition/offset``, for the error.
+
+        Raises:
+            DecodeError: CH0201, whatever is wrong with the bytes, within bounded time and memory. CH0205 where the
+                registry does not know the writer's id.
+        """
+        plan = self._plans.get(_writer_id(data, where)) or self._plan(data, where)
+        size = len(data)
+        if size > plan.unchecked_bytes:
+            plan.scan(data, HEADER_BYTES, where)
+        stream = BytesIO(data)
+        stream.seek(HEADER_BYTES)
+        try:
+            value: dict[str, Any] = schemaless_reader(stream, plan.parsed, None, *plan.naming)
+            if stream.tell() != size:
+                left = size - stream.tell()
+                raise DecodeError(f"{left} bytes are left over after the {plan.name}", where=where)
+            return value if plan.convert is None else plan.convert(value)
+        except UnresolvableError as error:
+            raise DecodeError(
+                f"a {plan.name} cannot be read as {self.reader.full_name}: {error}", where=where
+            ) from None
+        except _MALFORMED as error:
+            plan.scan(data, HEADER_BYTES, where)  # says more precisely what is wrong with the structure
+            raise DecodeError(f"the bytes are not a {plan.name}: {str(error)[:200]}", where=where) from None
+
+    def _plan(self, data: bytes, where: str | None) -> _Plan:
+        writer_id = _writer_id(data, where)
+        try:
+            plan = _plan(self._lookup(writer_id), self.reader)
+        except ChoreoError as error:
+            if error.retry != "never":
+                raise  # the registry cannot be reached: the bytes are not at fault
+            raise DecodeError(
+                f"the writer's schema {writer_id} cannot be used: {error.message}",
+                code="CH0205" if error.code == "CH0205" else "CH0201",
+                where=where,
+                hint=error.hint,
+            ) from None
+        if len(self._plans) >= _CACHE_MAX:
+            self._plans.clear()
+        self._plans[writer_id] = plan
+        return plan
