@@ -63,6 +63,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "CH0805": "A topic of the topology does not exist on the cluster, or differs from the file.",
     "CH0806": "A setting or environment variable has a value that cannot be used.",
     "CH0807": "The command was called with arguments that it does not take.",
+    "CH0808": "A worker process kept crashing.",
 }
 
 

@@ -164,10 +164,6 @@ class Project:
             )
         return bootstrap
 
-    def client_settings(self, topology: Topology) -> dict[str, str]:
-        """librdkafka settings that every client of this topology needs: where the cluster is and how to log in."""
-        return {"bootstrap.servers": self.bootstrap(topology), **topology.cluster.security}
-
     def registry_address(self, topology: Topology) -> str:
         """``file``, or the URL of the schema registry."""
         return self.settings.schema_registry or topology.cluster.schema_registry

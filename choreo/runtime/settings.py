@@ -152,14 +152,6 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "`10s`",
         "After this long without a heartbeat a worker's partitions go to another.",
     ),
-    Setting(
-        "transaction_ms",
-        "CHOREO_TRANSACTION_TIMEOUT",
-        _between("1s", "15m"),
-        10_000,
-        "`10s`",
-        "The broker aborts a transaction that stays open for longer.",
-    ),
 )
 
 
@@ -175,7 +167,6 @@ class Settings:
     state_dir: str = ".choreo"
     drain_ms: int = 10_000
     session_ms: int = 10_000
-    transaction_ms: int = 10_000
 
     @classmethod
     def read(cls, environment: Mapping[str, str] | None = None) -> Settings:
