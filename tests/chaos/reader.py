@@ -1,0 +1,234 @@
+"""Reads topics at ``read_committed`` with confluent-kafka alone, while a run goes on or after it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from choreo.testing.checkers import Change, Input, Output
+from tests.chaos.wire import Wire
+
+# Brokers that restart, transactions that hang until their timeout: a reader is patient, a test has its own limit.
+READ_TIMEOUT_S = 60.0
+
+
+class Found(NamedTuple):
+    """One record as a consumer got it."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, bytes]
+
+    @property
+    def text_key(self) -> str:
+        assert self.key is not None
+        return self.key.decode()
+
+    def header(self, name: str) -> str:
+        """Text of a header, "" if there is none."""
+        return self.headers.get(name, b"").decode()
+
+
+def admin(bootstrap: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+
+
+def partitions_of(client: AdminClient, topic: str) -> list[int]:
+    found = client.list_topics(topic, timeout=READ_TIMEOUT_S).topics[topic]
+    if found.error is not None:
+        raise KafkaException(found.error)
+    return sorted(found.partitions)
+
+
+def ends(client: AdminClient, topic: str) -> dict[int, int]:
+    """Partition → log end, records of open transactions included."""
+    request = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions_of(client, topic)}
+    answers = client.list_offsets(
+        request, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=READ_TIMEOUT_S
+    )
+    return {place.partition: future.result(READ_TIMEOUT_S).offset for place, future in answers.items()}
+
+
+def committed_offsets(client: AdminClient, group: str) -> dict[tuple[str, int], int]:
+    """(topic, partition) → committed offset of a group."""
+    (future,) = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
+    return {
+        (place.topic, place.partition): place.offset
+        for place in future.result(READ_TIMEOUT_S).topic_partitions or []
+        if place.offset >= 0
+    }
+
+
+def _consumer(bootstrap: str, isolation: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "never-joined",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "isolation.level": isolation,
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 20,
+            "log_level": 0,
+        }
+    )
+
+
+def _found(message: Message) -> Found:
+    headers = {name: value or b"" for name, value in message.headers() or []}
+    partition, offset = message.partition(), message.offset()
+    assert partition is not None and offset is not None
+    return Found(partition, offset, message.key(), message.value(), headers)
+
+
+def read(bootstrap: str, topic: str, *, isolation: str = "read_committed") -> list[Found]:
+    """Everything that a topic holds now, in the order of partition and offset.
+
+    Raises:
+        AssertionError: the end was not reached in time; a transaction hangs.
+    """
+    client = admin(bootstrap)
+    target = ends(client, topic)
+    consumer = _consumer(bootstrap, isolation)
+    found: list[Found] = []
+    open_partitions = {partition for partition, end in target.items() if end > 0}
+    try:
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in sorted(open_partitions)])
+        deadline = time.monotonic() + READ_TIMEOUT_S
+        while open_partitions:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{topic}: partitions {sorted(open_partitions)} not read to {target}")
+            for message in consumer.consume(1_000, 0.5):
+                error = message.error()
+                if error is None:
+                    found.append(_found(message))
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    if message.offset() >= target[message.partition()]:
+                        open_partitions.discard(message.partition())
+                elif not error.retriable() and error.code() != KafkaError._TRANSPORT:
+                    raise KafkaException(error)
+    finally:
+        consumer.close()
+    return sorted(found, key=lambda record: (record.partition, record.offset))
+
+
+class Follower:
+    """Reads a topic from its beginning in a thread of its own, for as long as a run lasts."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self.found: list[Found] = []
+        self._topic = topic
+        self._consumer = _consumer(bootstrap, "read_committed")
+        self._consumer.assign(
+            [TopicPartition(topic, partition, 0) for partition in partitions_of(admin(bootstrap), topic)]
+        )
+        self._stop = threading.Event()
+        self._failure: KafkaException | None = None
+        self._grew = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=f"follower {topic}", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def ends(self) -> dict[int, int]:
+        """Partition → offset after the last record seen."""
+        ends: dict[int, int] = {}
+        for record in list(self.found):
+            ends[record.partition] = record.offset + 1
+        return ends
+
+    def wait(self, condition: Callable[[], bool], *, stalled_s: float, why: str) -> None:
+        """Waits until a condition on what was read holds; gives up when nothing new came for ``stalled_s``."""
+        with self._grew:
+            seen, since = len(self.found), time.monotonic()
+            while not condition():
+                if self._failure is not None:
+                    raise self._failure
+                if len(self.found) != seen:
+                    seen, since = len(self.found), time.monotonic()
+                elif time.monotonic() - since > stalled_s:
+                    raise AssertionError(f"{self._topic}: nothing new for {stalled_s} s, {seen} read, wanted: {why}")
+                self._grew.wait(0.1)
+
+    def wait_more(self, count: int, *, stalled_s: float = 60.0) -> None:
+        target = len(self.found) + count
+        self.wait(lambda: len(self.found) >= target, stalled_s=stalled_s, why=f"{count} more records")
+
+    def stop(self) -> list[Found]:
+        self._stop.set()
+        self._thread.join(READ_TIMEOUT_S)
+        self._consumer.close()
+        if self._failure is not None:
+            raise self._failure
+        return self.found
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            batch = []
+            for message in self._consumer.consume(500, 0.1):
+                error = message.error()
+                if error is None:
+                    batch.append(_found(message))
+                elif error.fatal():
+                    self._failure = KafkaException(error)
+                    return
+            if batch:
+                with self._grew:
+                    self.found += batch
+                    self._grew.notify_all()
+
+
+def inputs(bootstrap: str, topics: dict[str, Wire]) -> list[Input]:
+    """Committed inputs as a reader finds them."""
+    return [
+        Input(
+            topic,
+            record.partition,
+            record.offset,
+            record.text_key,
+            record.header("ce_id"),
+            wire.decode(record.value or b"")["n"],
+        )
+        for topic, wire in topics.items()
+        for record in read(bootstrap, topic)
+    ]
+
+
+def outputs(found: Iterable[Found], wire: Wire) -> list[Output]:
+    """Output records of the counting agents."""
+    decoded = []
+    for record in found:
+        value = wire.decode(record.value or b"")
+        cause = record.header("ce_causationid")
+        assert value["entity"] == record.text_key, f"{record.text_key} carries an event of {value['entity']}"
+        decoded.append(Output(record.partition, record.offset, record.text_key, cause, value["n"], value["total"]))
+    return decoded
+
+
+def changes(found: Iterable[Found], wire: Wire) -> list[Change]:
+    """Changelog records of the counting agents' tables."""
+    return [
+        Change(
+            record.partition,
+            record.offset,
+            record.text_key,
+            None if record.value is None else wire.decode(record.value)["total"],
+        )
+        for record in found
+    ]

@@ -1,0 +1,181 @@
+"""One chaos run: feed, let workers work, hurt them, heal, wait until all is done, hand everything to the checker."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from choreo.testing.checkers import Change, Faults, Output, Report, check_run
+from tests.chaos import reader
+from tests.chaos.feeder import Fed, Feed, Feeder
+from tests.chaos.target import Target
+from tests.chaos.workers import Worker
+
+# A run that commits nothing for so long is stuck: well over session timeout, transaction timeout and a broker restart.
+STALLED_S = 45.0
+
+
+class Run:
+    """A run against one target. Use as a context manager: whatever happens, no process is left behind.
+
+    Args:
+        target: topics, schemas and command lines of what is tested.
+        seed: decides input, victims and moments; it is in every failure's message.
+        workers: how many workers there are at the beginning.
+        feed: what to write; by default, some hundred events a second over 200 entities.
+        stalled_s: a run that commits nothing for so long has failed.
+    """
+
+    def __init__(
+        self, target: Target, *, seed: int, workers: int, feed: Feed | None = None, stalled_s: float = STALLED_S
+    ) -> None:
+        self.target = target
+        self.seed = seed
+        self.chance = random.Random(f"faults {seed}")
+        self.planned: Counter[str] = Counter()
+        self.fired: Counter[str] = Counter()
+        self.workers = [target.worker(f"w{number}") for number in range(workers)]
+        self._feed = feed or Feed(target.inputs)
+        self._healed: dict[int, int] = {}
+        self._stalled_s = stalled_s
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        print(f"seed {self.seed}, {self.target.describe()}")  # noqa: T201 - every seed is printed (style 23)
+        self.follower = reader.Follower(self.target.bootstrap, self.target.output)
+        self._stack.callback(self._stop_follower)
+        self.feeder = Feeder(self.target.bootstrap, self._feed, seed=self.seed, name=self.target.name)
+        self._stack.callback(self._stop_feeder)
+        for worker in self.workers:
+            self.add(worker, start=False)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is not None:
+            error.add_note(f"seed {self.seed}, {self.target.describe()}, fired {dict(self.fired)}")
+            for worker in self.workers:
+                error.add_note(worker.tail())
+        self._stack.close()
+
+    def _stop_feeder(self) -> None:
+        self.feeder.stop()
+
+    def _stop_follower(self) -> None:
+        self.follower.stop()
+
+    def add(self, worker: Worker, *, start: bool = True) -> Worker:
+        """One more worker, cleaned up with the run."""
+        self._stack.callback(worker.discard)
+        if worker not in self.workers:
+            self.workers.append(worker)
+        if start:
+            worker.start()
+        return worker
+
+    # -- the course of a run ---------------------------------------------------------------------------------------
+
+    def begin(self, *, warm: int = 50) -> None:
+        """Starts workers and feeder, and waits until the first outputs have been committed."""
+        for worker in self.workers:
+            worker.start()
+        self.feeder.start()
+        self.progress(warm)
+
+    def progress(self, count: int) -> None:
+        """Waits for so many more committed outputs."""
+        self.follower.wait_more(count, stalled_s=self._stalled_s)
+
+    def plan(self, kind: str, times: int = 1) -> None:
+        self.planned[kind] += times
+
+    def note(self, kind: str, *, fired: bool) -> None:
+        """Counts a fault, if it was seen to have happened."""
+        self.fired[kind] += fired
+
+    def kill(self, victims: Sequence[Worker], times: int, *, between: int = 60) -> None:
+        """Kills workers -9 at random moments of their work and starts each again.
+
+        Args:
+            victims: among these, one is chosen each time.
+            times: how often.
+            between: committed outputs to wait for between two kills, so that each hits a worker at work.
+        """
+        self.plan("kill -9", times)
+        for _ in range(times):
+            self.progress(self.chance.randint(between // 2, between))
+            time.sleep(self.chance.random() * 0.25)  # anywhere in a burst, not only just after a commit
+            victim = self.chance.choice(list(victims))
+            self.note("kill -9", fired=victim.kill())
+            victim.start()
+
+    def healed(self) -> None:
+        """The last fault is over: from here on every partition has to get on, and the feeder gives each something."""
+        time.sleep(0.2)
+        self._healed = self.follower.ends()
+
+    def finish(self, *, unanswered: frozenset[str] = frozenset()) -> Fed:
+        """Stops feeding after one more event per entity, and waits until everything has been answered.
+
+        Args:
+            unanswered: ids of inputs that get no output (poison).
+        """
+        fed = self.feeder.stop()
+        self.feeder.touch_every_key()
+        wanted = {record.id for record in fed.committed} - unanswered
+        # Counting distinct causes: a repeated answer must not end the wait for a missing one.
+        self.follower.wait(
+            lambda: wanted <= {record.header("ce_causationid") for record in self.follower.found},
+            stalled_s=self._stalled_s,
+            why=f"answers to all {len(wanted)} inputs",
+        )
+        return fed
+
+    def stop_workers(self) -> None:
+        """Ends all running workers the polite way; each has to exit with 0."""
+        for worker in self.workers:
+            if worker.alive:
+                code = worker.stop()
+                assert code == 0, f"worker {worker.name} ended with {code}\n{worker.tail()}"
+
+    def report(
+        self,
+        *,
+        live: dict[str, int] | None = None,
+        dead: Sequence[str] = (),
+        dead_expected: Iterable[str] = (),
+        faults: bool = True,
+    ) -> Report:
+        """What independent readers find, checked. Call after the workers have stopped."""
+        bootstrap, target = self.target.bootstrap, self.target
+        fed = self.feeder.fed
+        inputs = reader.inputs(bootstrap, target.inputs)
+        assert sorted(inputs) == sorted(fed.committed), "the feeder and the reader disagree about the committed input"
+        assert fed.transactions_aborted > 0, "no input transaction was aborted: the run had no gaps to trip over"
+        found = reader.read(bootstrap, target.output)
+        return check_run(
+            inputs,
+            self._outputs(found),
+            aborted=fed.aborted,
+            changelog=self.changelog(),
+            live=live,
+            dead=dead,
+            dead_expected=dead_expected,
+            concurrent=self._outputs(self._seen_by_follower(len(found))),
+            committed=reader.committed_offsets(reader.admin(bootstrap), target.group),
+            faults=Faults(dict(self.planned), dict(self.fired), self._healed) if faults else None,
+        )
+
+    def changelog(self) -> list[Change]:
+        return reader.changes(reader.read(self.target.bootstrap, self.target.changelog), self.target.row)
+
+    def _outputs(self, found: Iterable[reader.Found]) -> list[Output]:
+        return reader.outputs(found, self.target.event)
+
+    def _seen_by_follower(self, count: int) -> list[reader.Found]:
+        self.follower.wait(lambda: len(self.follower) >= count, stalled_s=10, why="what the final reader has read")
+        return self.follower.stop()
