@@ -33,6 +33,8 @@ CATALOGUE: Final[dict[str, str]] = {
     "CH0204": "A value does not fit its Avro schema.",
     "CH0205": "The schema registry does not know this schema or id.",
     "CH0206": "A message key is missing, or is not what the topic declares.",
+    "CH0207": "The schema registry cannot be reached, or refuses the request.",
+    "CH0208": "A schema cannot be expressed as a Python class.",
     # -- 03 engine ---------------------------------------------------------------------------------------------------
     "CH0301": "An event lies on another partition than its key belongs to.",
     "CH0302": "An event went through more hops than its agent allows.",

@@ -2,8 +2,8 @@
 
 Of what it accepts silently: an integer beyond 32 bits for an ``int``, any object for a ``boolean``, a datetime without
 a zone (as the *machine's* zone) for a timestamp, a datetime for a date, text for a UUID, a decimal beyond its
-precision, text for a number. ``quick_checks`` looks at fields of those types only; what it doubts, or what fastavro refuses, goes
-to ``fitted``, which checks everything and says which field is wrong.
+precision, text for a number. ``quick_checks`` looks at fields of those types only; what it doubts, or what fastavro
+refuses, goes to ``fitted``, which checks everything and says which field is wrong.
 """
 
 from __future__ import annotations

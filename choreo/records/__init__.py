@@ -1,0 +1,1 @@
+"""Avro schemas of the records that choreo itself writes: a public format."""
