@@ -153,6 +153,7 @@ class Engine:
         self._counts = _Counts()
         self._turn = 0
         self._poison: set[tuple[str, int, int]] = set()
+        self._draining = False
         self._single_until = 0  # bursts of one step until this many steps were committed
 
     # -- membership ----------------------------------------------------------------------------------------------------
@@ -258,9 +259,14 @@ class Engine:
                 busy = self._run_turn(partition, now_ms, limit) or busy
         return self._counts.steps - before
 
+    def drain(self) -> None:
+        """From now on nothing new starts; what has started finishes."""
+        self._draining = True
+
     def _may_start(self, limit: int) -> bool:
         return (
-            self._counts.steps < limit
+            not self._draining
+            and self._counts.steps < limit
             and len(self._waits.lanes) < self._config.in_flight
             and self._finished_bytes < BURST_BYTES_MAX
         )
@@ -296,6 +302,8 @@ class Engine:
                 self._woken.appendleft(lane)
                 return
             lane.woken = False
+            if self._draining:
+                continue
             if lane.retry is not None:
                 trigger, lane.retry = lane.retry, None
                 self._begin(lane.partition, lane, trigger, now_ms)
@@ -419,7 +427,7 @@ class Engine:
             return  # an outer call of this function goes on; recursion would be as deep as the queue is long
         lane.continuing = True
         try:
-            while lane.queue and not lane.busy and not lane.dropped:
+            while lane.queue and not (lane.busy or lane.dropped or self._draining):
                 if len(self._waits.lanes) >= self._config.in_flight:
                     if not lane.woken:
                         lane.woken = True
@@ -576,6 +584,11 @@ class Engine:
                 if at_ms is not None:
                     times.append(at_ms)
         return min(times, default=None)
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is in flight or uncommitted; delivered events may be left."""
+        return not self._finished and not self._waits.lanes
 
     @property
     def idle(self) -> bool:

@@ -1,0 +1,82 @@
+"""What the cluster says about the agent's topics, read once at the start of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from choreo.errors import HostError
+from choreo.kernel.values import TopicFacts
+from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    cluster_id: str
+    topics: Mapping[str, TopicFacts]
+    topic_ids: Mapping[str, str]
+    tombstones_kept_ms: Mapping[str, int]  # delete.retention.ms
+
+
+def unreachable(error: object, bootstrap: str) -> HostError:
+    return HostError(
+        f"Kafka at {bootstrap} does not answer: {error}",
+        code="CH0801",
+        hint="check the address in --brokers or CHOREO_BROKERS, or start one with `choreo broker`",
+    )
+
+
+def wait_result(future: Future[Any], bootstrap: str) -> Any:
+    """The result of an admin request; CH0801 if the cluster does not answer."""
+    try:
+        return future.result(timeout=REQUEST_TIMEOUT_S)
+    except (KafkaException, TimeoutError) as error:
+        raise unreachable(error.args[0] if error.args else error, bootstrap) from error
+
+
+def read_facts(admin: AdminClient, bootstrap: str, names: Iterable[str]) -> ClusterFacts:
+    """Partition counts, ids and size limits of the named topics.
+
+    Raises:
+        HostError: CH0801, no answer; CH0805, a topic does not exist.
+    """
+    wanted = sorted(set(names))
+    try:
+        cluster = wait_result(admin.describe_cluster(request_timeout=REQUEST_TIMEOUT_S), bootstrap)
+        described = admin.describe_topics(TopicCollection(wanted), request_timeout=REQUEST_TIMEOUT_S)
+    except KafkaException as error:
+        raise unreachable(error.args[0], bootstrap) from error
+    partitions: dict[str, int] = {}
+    topic_ids: dict[str, str] = {}
+    missing: list[str] = []
+    for name, future in described.items():
+        try:
+            description = future.result(timeout=REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
+                missing.append(name)
+                continue
+            raise unreachable(error.args[0], bootstrap) from error
+        partitions[name] = len(description.partitions)
+        topic_ids[name] = str(description.topic_id)
+    if missing:
+        raise HostError(
+            f"topic{'s' if len(missing) > 1 else ''} {', '.join(missing)} not found on the cluster at {bootstrap}",
+            code="CH0805",
+            hint="run `choreo apply` for this topology first",
+        )
+    configs = admin.describe_configs(
+        [ConfigResource(ResourceType.TOPIC, name) for name in wanted], request_timeout=REQUEST_TIMEOUT_S
+    )
+    topics: dict[str, TopicFacts] = {}
+    tombstones: dict[str, int] = {}
+    for resource, future in configs.items():
+        entries = wait_result(future, bootstrap)
+        topics[resource.name] = TopicFacts(partitions[resource.name], int(entries["max.message.bytes"].value))
+        tombstones[resource.name] = int(entries["delete.retention.ms"].value)
+    return ClusterFacts(cluster.cluster_id, topics, topic_ids, tombstones)

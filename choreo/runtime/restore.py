@@ -1,0 +1,394 @@
+"""Reads a partition's state back from Kafka, on a thread of its own, in the one order that is safe.
+
+(a) the group's *stable* offsets, (b) the logs' ends including what is not committed yet, (c) everything up to those
+ends at read_committed. The other way round loses rows to a zombie: it may still commit between the two reads.
+
+Waiting for (a) or (c) longer than ``BLOCKED_S`` means that a dead worker left a transaction open. Its transactional id
+stands in the last committed metadata; ``init_transactions`` on that id ends it at once instead of after its timeout.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from choreo.errors import ChoreoError, EngineError
+from choreo.kernel.progress import Snapshot, decode_metadata
+from choreo.kernel.restore import Ends, Restored, starting_point
+from choreo.kernel.values import Checkpoint, EntityState, ParkedRow, TimerRow
+from choreo.runtime.facts import ClusterFacts, unreachable, wait_result
+from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, reader, transactional_producer
+from choreo.runtime.records import InternalRecords
+from choreo.runtime.stores.memory import MemoryStore
+from choreo.runtime.stores.rocksdb import RocksStore
+
+BLOCKED_S: Final = 0.5
+"""After this long an open transaction of a predecessor is taken for abandoned (its session has ended already)."""
+READ_BATCH: Final = 10_000
+UNSTABLE_RETRY_S: Final = 0.05
+RESTORE_TIMEOUT_S: Final = 300.0
+"""Without any progress for this long a restore gives up and the worker starts over."""
+
+
+class Store(Protocol):
+    """Committed rows of one table and partition."""
+
+    def get(self, entity: str, /) -> bytes | None: ...
+    def provenance(self, entity: str, /) -> str | None: ...
+    def apply(self, writes: Any, next_offset: int | None) -> None: ...
+    def position(self) -> int | None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreConfig:
+    bootstrap: str
+    security: Mapping[str, str]
+    group: str
+    owner: str
+    inputs: tuple[str, ...]
+    changelogs: Mapping[str, str]  # table -> topic
+    stores: Mapping[str, str]  # table -> memory | rocksdb
+    journal: str
+    timers: str
+    parked: str
+    start: Any  # earliest | latest
+    state_dir: Path
+    facts: ClusterFacts
+
+
+@dataclass(slots=True)
+class _Building:
+    """One partition number while it is read back."""
+
+    number: int
+    stores: dict[str, Store] = field(default_factory=dict)
+    checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+    entities: dict[str, EntityState] = field(default_factory=dict)
+    timers: dict[bytes, TimerRow] = field(default_factory=dict)
+    parked: dict[bytes, ParkedRow] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)  # topics not read to their end
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """A partition that is ready, or why it is not."""
+
+    number: int
+    ticket: int
+    restored: Restored | None
+    stores: Mapping[str, Store]
+    error: ChoreoError | None
+
+
+class Restorer:
+    """Restores partitions one request at a time; results arrive on ``results``."""
+
+    def __init__(
+        self,
+        config: RestoreConfig,
+        records: InternalRecords,
+        ready: Callable[[float], bool],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._records = records
+        self._references_ready = ready
+        self._now_ms = now_ms
+        self._requests: queue.SimpleQueue[tuple[int, tuple[int, ...]] | None] = queue.SimpleQueue()
+        self._cancelled: set[int] = set()  # tickets
+        self._stopping = threading.Event()
+        self.results: queue.SimpleQueue[RestoreResult | BaseException] = queue.SimpleQueue()
+        self.progress: dict[int, tuple[int, int]] = {}  # partition -> (rows read, topics left)
+        self._thread = threading.Thread(target=self._run, name="choreo-restore", daemon=True)
+        self._thread.start()
+
+    def request(self, ticket: int, numbers: tuple[int, ...]) -> None:
+        self._requests.put((ticket, numbers))
+
+    def stop(self) -> None:
+        """Ends the thread; a restore under way is given up and its stores are closed."""
+        self._stopping.set()
+        self._requests.put(None)
+        self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        try:
+            admin = AdminClient({"bootstrap.servers": self._config.bootstrap, **self._config.security})
+            while not self._stopping.is_set():
+                request = self._requests.get()
+                if request is None:
+                    return
+                self._restore(admin, *request)
+        except BaseException as error:  # noqa: BLE001 - carried to the engine thread, raised there
+            self.results.put(error)  # raised again in the engine thread, where errors are classified
+
+    def _restore(self, admin: AdminClient, ticket: int, numbers: tuple[int, ...]) -> None:
+        committed, owners = self._committed(admin, numbers)
+        buildings = {number: _Building(number) for number in numbers}
+        ends = self._ends(admin, numbers)
+        log_starts = self._log_starts(admin, numbers)
+        while not self._references_ready(0.2):
+            if self._stopping.is_set():
+                return
+        try:
+            self._read(buildings, ends, owners)
+        except BaseException:
+            for building in buildings.values():
+                _close(building.stores)
+            raise
+        for number, building in buildings.items():
+            if self._stopping.is_set():
+                _close(building.stores)
+                continue
+            try:
+                restored = self._assembled(building, committed, ends, log_starts)
+            except EngineError as error:
+                _close(building.stores)
+                self.results.put(RestoreResult(number, ticket, None, {}, error))
+            else:
+                self.results.put(RestoreResult(number, ticket, restored, building.stores, None))
+            self.progress.pop(number, None)
+
+    # -- (a) the group's offsets ---------------------------------------------------------------------------------------
+
+    def _committed(
+        self, admin: AdminClient, numbers: tuple[int, ...]
+    ) -> tuple[dict[tuple[str, int], Snapshot | None], set[str]]:
+        wanted = [TopicPartition(topic, number) for topic in self._config.inputs for number in numbers]
+        started = time.monotonic()
+        fenced = False
+        while True:
+            found = self._group_offsets(admin, wanted, stable=True)
+            unstable = [tp for tp in found if tp.error is not None]
+            if not unstable:
+                break
+            others = [tp.error for tp in unstable if tp.error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT]
+            if others:
+                raise unreachable(others[0], self._config.bootstrap)
+            if not fenced and time.monotonic() - started > BLOCKED_S:
+                fenced = True
+                self._end_transactions(self._owners_of(self._group_offsets(admin, unstable, stable=False)))
+            if time.monotonic() - started > RESTORE_TIMEOUT_S:
+                raise EngineError("the group's offsets did not become stable", code="CH0307", fault="environment")
+            if self._stopping.wait(UNSTABLE_RETRY_S):
+                break
+        committed: dict[tuple[str, int], Snapshot | None] = {}
+        owners: set[str] = set()
+        for tp in found:
+            if tp.offset < 0:
+                committed[tp.topic, tp.partition] = None
+            else:
+                snapshot, owner = decode_metadata(tp.offset, tp.metadata or "")
+                committed[tp.topic, tp.partition] = snapshot
+                owners.add(owner)
+        return committed, owners - {""}
+
+    def _group_offsets(self, admin: AdminClient, wanted: list[TopicPartition], *, stable: bool) -> list[Any]:
+        request = ConsumerGroupTopicPartitions(
+            self._config.group, [TopicPartition(tp.topic, tp.partition) for tp in wanted]
+        )
+        futures = admin.list_consumer_group_offsets([request], require_stable=stable, request_timeout=REQUEST_TIMEOUT_S)
+        result = wait_result(futures[self._config.group], self._config.bootstrap)
+        return list(result.topic_partitions)
+
+    def _owners_of(self, found: list[Any]) -> set[str]:
+        return {decode_metadata(tp.offset, tp.metadata or "")[1] for tp in found if tp.offset >= 0} - {""}
+
+    def _end_transactions(self, owners: set[str]) -> None:
+        for owner in owners - {self._config.owner}:
+            producer = Producer(
+                transactional_producer(
+                    self._config.bootstrap,
+                    self._config.security,
+                    transactional_id=owner,
+                    batch_bytes=16_384,
+                    message_bytes_max=1_000_000,
+                )
+            )
+            try:
+                producer.init_transactions(REQUEST_TIMEOUT_S)
+            except KafkaException as error:
+                if not error.args[0].retriable():
+                    raise  # a retriable one is only slower: the transaction ends at its timeout
+
+    # -- (b) the ends --------------------------------------------------------------------------------------------------
+
+    def _state_topics(self) -> list[str]:
+        config = self._config
+        return [*config.changelogs.values(), config.journal, config.timers, config.parked]
+
+    def _ends(self, admin: AdminClient, numbers: tuple[int, ...]) -> dict[tuple[str, int], int]:
+        topics = [*self._state_topics(), *self._config.inputs]
+        return self._offsets(admin, topics, numbers, OffsetSpec.latest())
+
+    def _log_starts(self, admin: AdminClient, numbers: tuple[int, ...]) -> dict[tuple[str, int], int]:
+        return self._offsets(admin, list(self._config.inputs), numbers, OffsetSpec.earliest())
+
+    def _offsets(
+        self, admin: AdminClient, topics: list[str], numbers: tuple[int, ...], spec: OffsetSpec
+    ) -> dict[tuple[str, int], int]:
+        futures = admin.list_offsets(
+            {TopicPartition(topic, number): spec for topic in topics for number in numbers},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=REQUEST_TIMEOUT_S,
+        )
+        return {
+            (tp.topic, tp.partition): wait_result(future, self._config.bootstrap).offset
+            for tp, future in futures.items()
+        }
+
+    # -- (c) the state -------------------------------------------------------------------------------------------------
+
+    def _read(self, buildings: Mapping[int, _Building], ends: Mapping[tuple[str, int], int], owners: set[str]) -> None:
+        assignment = [tp for building in buildings.values() for tp in self._prepare(building, ends)]
+        if not assignment:
+            return
+        table_of = {topic: table for table, topic in self._config.changelogs.items()}
+        consumer = Consumer(reader(self._config.bootstrap, self._config.security))
+        try:
+            consumer.assign(assignment)
+            left = len(assignment)
+            moved = time.monotonic()
+            fenced = False
+            while left and not self._stopping.is_set():
+                first = consumer.poll(0.1)
+                if first is None:
+                    quiet_s = time.monotonic() - moved
+                    if quiet_s > BLOCKED_S and not fenced:
+                        fenced = True
+                        self._end_transactions(owners)
+                    if quiet_s > RESTORE_TIMEOUT_S:
+                        raise EngineError("a restore made no progress", code="CH0307", fault="environment")
+                    continue
+                batches: dict[tuple[str, int], list[Any]] = {}
+                for message in (first, *consumer.consume(READ_BATCH, 0)):
+                    error = message.error()
+                    key = (message.topic(), message.partition())
+                    if error is None:
+                        batches.setdefault(key, []).append(message)
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        building = buildings[key[1]]
+                        if message.offset() >= ends[key] and key[0] in building.pending:
+                            self._take(building, table_of, key[0], batches.pop(key, []))
+                            building.pending.discard(key[0])
+                            left -= 1
+                            self.progress[key[1]] = (building.rows, len(building.pending))
+                    elif error.fatal() or not error.retriable():
+                        raise KafkaException(error)
+                for (topic, number), messages in batches.items():
+                    moved = time.monotonic()
+                    building = buildings[number]
+                    self._take(building, table_of, topic, messages)
+                    self.progress[number] = (building.rows, len(building.pending))
+        finally:
+            consumer.close()
+
+    def _prepare(self, building: _Building, ends: Mapping[tuple[str, int], int]) -> list[TopicPartition]:
+        """Opens the stores and says what has to be read."""
+        number, config = building.number, self._config
+        assignment: list[TopicPartition] = []
+        for table, topic in config.changelogs.items():
+            store = self._open_store(table, topic, number, ends[topic, number])
+            building.stores[table] = store
+            start = store.position() or 0
+            if start < ends[topic, number]:
+                assignment.append(TopicPartition(topic, number, start))
+        for topic in (config.journal, config.timers, config.parked):
+            if ends[topic, number]:
+                assignment.append(TopicPartition(topic, number, 0))
+        building.pending = {tp.topic for tp in assignment}
+        self.progress[number] = (0, len(building.pending))
+        return assignment
+
+    def _open_store(self, table: str, topic: str, number: int, log_end: int) -> Store:
+        if self._config.stores[table] == "memory":
+            return MemoryStore()
+        return RocksStore(
+            self._config.state_dir / table / str(number),
+            topic_id=self._config.facts.topic_ids[topic],
+            log_end=log_end,
+            tombstones_kept_ms=self._config.facts.tombstones_kept_ms[topic],
+            now_ms=self._now_ms(),
+        )
+
+    def _take(self, building: _Building, table_of: Mapping[str, str], topic: str, messages: list[Any]) -> None:
+        if not messages:
+            return
+        building.rows += len(messages)
+        table = table_of.get(topic)
+        records = self._records
+        if table is not None:
+            writes = [(message.key().decode(), records.packed_row(message)) for message in messages]
+            building.stores[table].apply(writes, messages[-1].offset() + 1)
+        elif topic == self._config.journal:
+            for message in messages:
+                entry = records.journal_entry(message.key(), message.value())
+                if isinstance(entry, Checkpoint):
+                    building.checkpoints[entry.topic] = entry
+                else:
+                    entity, state = entry
+                    building.entities[entity] = state
+        else:
+            self._take_rows(building.timers if topic == self._config.timers else building.parked, topic, messages)
+
+    def _take_rows(self, rows: dict[bytes, Any], topic: str, messages: list[Any]) -> None:
+        decode = self._records.timer if topic == self._config.timers else self._records.parked
+        for message in messages:
+            if message.value() is None:
+                rows.pop(message.key(), None)
+            else:
+                rows[message.key()] = decode(message.value())
+
+    def _assembled(
+        self,
+        building: _Building,
+        committed: Mapping[tuple[str, int], Snapshot | None],
+        ends: Mapping[tuple[str, int], int],
+        log_starts: Mapping[tuple[str, int], int],
+    ) -> Restored:
+        progress: dict[str, Snapshot] = {}
+        event_time_ms, seen_at_ms = -1, 0
+        for topic in self._config.inputs:
+            key = (topic, building.number)
+            checkpoint = building.checkpoints.get(topic)
+            if checkpoint is not None and checkpoint.event_time_ms > event_time_ms:
+                event_time_ms, seen_at_ms = checkpoint.event_time_ms, checkpoint.seen_at_ms
+            progress[topic] = starting_point(
+                f"{topic}/{building.number}",
+                committed[key],
+                checkpoint,
+                Ends(log_starts[key], ends[key]),
+                self._config.start,
+            )
+        return Restored(
+            progress,
+            event_time_ms,
+            seen_at_ms,
+            building.entities,
+            list(building.timers.values()),
+            list(building.parked.values()),
+            building.stores,
+        )
+
+
+def _close(stores: Mapping[str, Store]) -> None:
+    for store in stores.values():
+        store.close()

@@ -1,0 +1,541 @@
+"""One life of the engine's Kafka clients: join, restore, poll, commit; ended by a stop, a fence, or an unknown error.
+
+Everything here runs in the engine thread: the consumer, its rebalance callbacks, the steps and the transactions. That
+one thread serves the callbacks is what makes the group metadata trustworthy: librdkafka rejoins a group only after the
+application has served the revocation, so between making a burst of owned partitions and reading the metadata nothing
+can have moved. A session that meets an error of unknown result is thrown away with all its memory (crash-only).
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from choreo.errors import ChoreoError, EngineError, FencedSignal
+from choreo.kernel.burst import Burst
+from choreo.kernel.engine import Engine, EngineConfig
+from choreo.kernel.envelope import parse_headers
+from choreo.kernel.partitioner import murmur2_partition
+from choreo.kernel.values import Delivery, Headers, InputTopic, Runner
+from choreo.runtime.calls import Calls
+from choreo.runtime.facts import ClusterFacts, read_facts, unreachable
+from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, admin, group_consumer, transactional_producer
+from choreo.runtime.records import InternalRecords
+from choreo.runtime.references import References
+from choreo.runtime.restore import RestoreConfig, Restorer, RestoreResult, Store
+from choreo.runtime.transaction import Ended, Result, Transaction
+from choreo.topology import names
+from choreo.topology.model import Agent, Topology
+
+POLL_IDLE_S: Final = 0.25
+"""Longest wait for input while nothing else is due."""
+POLL_BUSY_S: Final = 0.002
+"""Wait for input while calls are in flight: their answers do not wake the consumer."""
+BATCH: Final = 2_000
+REBALANCE_PAUSE_MS: Final = 20
+"""Between two attempts to commit while the group rebalances."""
+ABORTS_IN_A_ROW_MAX: Final = 5
+SEEK_ATTEMPTS_MAX: Final = 200
+
+_log = logging.getLogger("choreo.engine")
+
+
+class UnknownOutcome(Exception):
+    """Ends the session: nothing it remembers can be trusted. The next session restores from Kafka."""
+
+
+class RunnerFactory(Protocol):
+    """Makes the agent's runner once the cluster's facts are known."""
+
+    def __call__(self, facts: ClusterFacts, /) -> Runner: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    topology: Topology
+    agent: Agent
+    bootstrap: str
+    instance: str
+    state_dir: Path
+    session_timeout_ms: int
+    make_runner: RunnerFactory
+
+    @property
+    def group(self) -> str:
+        return names.group(self.topology.name, self.agent.name)
+
+    @property
+    def owner(self) -> str:
+        return names.transactional_id(self.topology.name, self.agent.name, self.instance)
+
+    @property
+    def own_tables(self) -> tuple[str, ...]:
+        return tuple(table for table in self.agent.tables if not self.topology.tables[table].reference)
+
+    def internal(self, kind: Callable[[str, str], str]) -> str:
+        return kind(self.topology.name, self.agent.name)
+
+
+class Session:
+    """Clients and engine of one life. Use from the engine thread only, except ``status`` reads by ``shell``."""
+
+    def __init__(self, config: SessionConfig, calls: Calls, now_ms: Callable[[], int]) -> None:
+        self._config = config
+        self._calls = calls
+        self._now_ms = now_ms
+        topology, agent = config.topology, config.agent
+        self._security = topology.cluster.security
+        self._records = InternalRecords()
+        self._changelogs = {table: names.changelog(topology.name, agent.name, table) for table in config.own_tables}
+        self._journal = config.internal(names.journal)
+        self._timers = config.internal(names.timers)
+        self._parked = config.internal(names.parked)
+        self._inbox = config.internal(names.settled)
+        self._facts = self._read_facts()
+        self._inputs = self._input_topics()
+        self._references = References(
+            config.bootstrap,
+            self._security,
+            {
+                table: (name := names.reference(topology.name, table), self._facts.topics[name].partitions)
+                for table in agent.tables
+                if topology.tables[table].reference
+            },
+        )
+        self.engine = self._make_engine()
+        self._stores: dict[int, Mapping[str, Store]] = {}
+        self._tickets: dict[int, int] = {}  # partition number -> restore ticket
+        self._last_ticket = 0
+        self._resuming: dict[int, int] = {}  # restored, waiting for the seek to take: attempts so far
+        self._starts: dict[tuple[str, int], int] = {}
+        self._paused: set[tuple[str, int]] = set()
+        self._commit_after_ms = 0
+        self._aborts_in_a_row = 0
+        self._draining = False
+        self.stopped: dict[int, ChoreoError] = {}  # partitions that may not start, and why
+        self.joined = False
+        self._producer, self._transaction = self._make_producer()
+        self._restorer = self._make_restorer()
+        self._consumer = Consumer(
+            group_consumer(
+                config.bootstrap,
+                self._security,
+                group=config.group,
+                instance=config.instance,
+                session_timeout_ms=config.session_timeout_ms,
+            )
+        )
+        self._references.start()
+        self._consumer.subscribe(
+            [self._inputs[0].name], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    # -- making --------------------------------------------------------------------------------------------------------
+
+    def _read_facts(self) -> ClusterFacts:
+        topology, agent = self._config.topology, self._config.agent
+        wanted = [*agent.reads, *agent.writes, *self._changelogs.values()]
+        wanted += [self._journal, self._timers, self._parked, self._inbox]
+        wanted.append(self._config.internal(names.dead_letters))
+        wanted += [names.reference(topology.name, t) for t in agent.tables if topology.tables[t].reference]
+        if agent.audit != "off":
+            wanted.append(names.decisions(topology.name))
+        facts = read_facts(AdminClient(admin(self._config.bootstrap, self._security)), self._config.bootstrap, wanted)
+        count = facts.topics[agent.reads[0]].partitions
+        aligned = [*agent.reads, *self._changelogs.values(), self._journal, self._timers, self._parked, self._inbox]
+        for name in aligned:
+            if facts.topics[name].partitions != count:
+                raise EngineError(
+                    f"topic {name} has {facts.topics[name].partitions} partitions, "
+                    f"but {agent.reads[0]} has {count}; they must be equal",
+                    code="CH0805",
+                    fault="environment",
+                    hint="`choreo plan` shows what differs from the topology",
+                )
+        return facts
+
+    def _input_topics(self) -> tuple[InputTopic, ...]:
+        facts, topology = self._facts, self._config.topology
+        inputs = [
+            InputTopic(name, topology.topics[name].dedupe_ms, facts.cluster_id, facts.topic_ids[name])
+            for name in self._config.agent.reads
+        ]
+        inputs.append(InputTopic(self._inbox, None, facts.cluster_id, facts.topic_ids[self._inbox], inbox=True))
+        return tuple(inputs)
+
+    def _make_engine(self) -> Engine:
+        agent, limits = self._config.agent, self._config.agent.limits
+        config = EngineConfig(
+            inputs=self._inputs,
+            partitions=self._facts.topics[agent.reads[0]].partitions,
+            owner=self._config.owner,
+            facts=self._facts.topics,
+            changelogs=self._changelogs,
+            parse=parse_headers,
+            partition_of=murmur2_partition,
+            settlement=self._records.settlement,
+            references=self._references.lookup,
+            in_flight=limits.in_flight,
+            retries=limits.retries,
+            retry_backoff_ms=limits.retry_backoff_ms,
+            merge_wait_ms=limits.merge_wait_ms,
+            sequences=agent.audit != "off",
+        )
+        return Engine(config, self._config.make_runner(self._facts))
+
+    def _make_producer(self) -> tuple[Producer, Transaction]:
+        limits = [fact.message_bytes_max for fact in self._facts.topics.values()]
+        settings = transactional_producer(
+            self._config.bootstrap,
+            self._security,
+            transactional_id=self._config.owner,
+            batch_bytes=max(min(limits) - 1_000, 1_000),
+            message_bytes_max=max(limits),
+        )
+        producer = Producer(settings, logger=_log)
+        try:
+            producer.init_transactions(REQUEST_TIMEOUT_S * 3)
+        except KafkaException as error:
+            if error.args[0].code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED):
+                raise FencedSignal from error
+            raise unreachable(error.args[0], self._config.bootstrap) from error
+        return producer, Transaction(producer)
+
+    def _make_restorer(self) -> Restorer:
+        config, tables = self._config, self._config.topology.tables
+        return Restorer(
+            RestoreConfig(
+                config.bootstrap,
+                self._security,
+                config.group,
+                config.owner,
+                tuple(topic.name for topic in self._inputs),
+                self._changelogs,
+                {table: tables[table].store for table in self._changelogs},
+                self._journal,
+                self._timers,
+                self._parked,
+                config.agent.start,
+                config.state_dir,
+                self._facts,
+            ),
+            self._records,
+            self._references.wait_ready,
+            self._now_ms,
+        )
+
+    # -- rebalance callbacks (served by poll and consume, in this thread) ----------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        self.joined = True
+        numbers = tuple(tp.partition for tp in assigned if not self.engine.owns(tp.partition))
+        both = [TopicPartition(topic.name, number, 0) for topic in self._inputs for number in numbers]
+        if not both:
+            consumer.incremental_assign([])
+            return
+        consumer.incremental_assign(both)
+        consumer.pause(both)
+        self._paused.update((tp.topic, tp.partition) for tp in both)
+        self._last_ticket += 1
+        for number in numbers:
+            self.engine.assign(number)
+            self._tickets[number] = self._last_ticket
+            self.stopped.pop(number, None)
+        _log.info("assigned partitions %s of %s", list(numbers), self._config.group)
+        self._restorer.request(self._last_ticket, numbers)
+
+    def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        self._commit_finished()
+        self._give_up(consumer, revoked)
+
+    def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
+        _log.warning("lost partitions %s of %s", [tp.partition for tp in lost], self._config.group)
+        self._give_up(consumer, lost)
+
+    def _give_up(self, consumer: Consumer, gone: list[TopicPartition]) -> None:
+        numbers = {tp.partition for tp in gone}
+        owned = [number for number in numbers if self.engine.owns(number)]
+        self.engine.revoke(owned)
+        self._calls.cancel(self.engine.calls_to_cancel())
+        both = {(topic.name, number) for topic in self._inputs for number in numbers}
+        consumer.incremental_unassign([TopicPartition(topic, number) for topic, number in both])
+        self._paused -= both
+        for number in numbers:
+            self._tickets.pop(number, None)
+            self._resuming.pop(number, None)
+            for store in self._stores.pop(number, {}).values():
+                store.close()
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """One round: take input, run what can run, commit what is complete.
+
+        Raises:
+            FencedSignal: a newer worker has this identity.
+            UnknownOutcome: make a new session.
+        """
+        engine = self.engine
+        self._poll()
+        self._take_answers()
+        self._take_restored()
+        now_ms = self._now_ms()
+        engine.pump(now_ms)
+        self._calls.start(engine.calls_to_start())
+        self._calls.cancel(engine.calls_to_cancel())
+        if now_ms >= self._commit_after_ms:
+            self._commit_once()
+        self._throttle()
+
+    def _poll(self) -> None:
+        message = self._consumer.poll(self._wait_s())
+        if message is None:
+            return
+        deliveries: list[Delivery] = []
+        for one in (message, *self._consumer.consume(BATCH, 0)):
+            error = one.error()
+            if error is None:
+                deliveries.append(
+                    Delivery(
+                        one.topic(),
+                        one.partition(),
+                        one.offset(),
+                        one.timestamp()[1],
+                        one.key(),
+                        one.value(),
+                        _headers(one.headers()),
+                    )
+                )
+            elif error.code() == KafkaError._PARTITION_EOF:
+                if deliveries:
+                    self.engine.deliver(deliveries)
+                    deliveries = []
+                self.engine.reach_end(one.topic(), one.partition(), one.offset())
+            else:
+                self._consumer_error(error, one.topic(), one.partition())
+        if deliveries:
+            self.engine.deliver(deliveries)
+
+    def _consumer_error(self, error: KafkaError, topic: str | None, partition: int | None) -> None:
+        code = error.code()
+        if code in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
+            raise FencedSignal
+        if error.fatal():
+            if "fenced" in error.str().lower():
+                raise FencedSignal
+            raise UnknownOutcome(str(error))
+        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            number = -1 if partition is None else partition
+            if number in self._tickets:
+                return  # fetched before the restore gave the position
+            self.stopped[number] = EngineError(
+                f"the position is outside the log: {error.str()}",
+                code="CH0308",
+                where=f"{topic}/{number}",
+                fault="environment",
+                hint="input was deleted before it was read; run `choreo agent reset` to go on without it",
+            )
+            _log.error("%s", self.stopped[number])
+            return
+        if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+            raise EngineError(error.str(), code="CH0805", fault="environment", hint="check the agent's ACLs")
+        _log.warning("consumer: %s", error.str())
+
+    def _wait_s(self) -> float:
+        now_ms = self._now_ms()
+        engine = self.engine
+        if not self._calls.answers.empty() or not self._restorer.results.empty():
+            return 0.0
+        at_ms = engine.wakes_at_ms(now_ms)
+        wait_s = POLL_IDLE_S if at_ms is None else min(max(at_ms - now_ms, 0) / 1000, POLL_IDLE_S)
+        if self._commit_after_ms > now_ms:
+            wait_s = max(wait_s, 0.002)
+        if engine.waiting or self._tickets or self._resuming:
+            wait_s = min(wait_s, POLL_BUSY_S)
+        return wait_s
+
+    def _take_answers(self) -> None:
+        answers = self._calls.answers
+        now_ms = self._now_ms()
+        for _ in range(answers.qsize()):
+            call_id, answer = answers.get()
+            self.engine.answer(call_id, answer, now_ms)
+
+    def _take_restored(self) -> None:
+        while True:
+            try:
+                result = self._restorer.results.get_nowait()
+            except queue.Empty:
+                break
+            if isinstance(result, RestoreResult):
+                self._take_result(result)
+            elif isinstance(result, ChoreoError) and not isinstance(result, EngineError):
+                raise UnknownOutcome(str(result)) from result
+            else:
+                raise result
+        for number in list(self._resuming):
+            self._resume(number)
+
+    def _take_result(self, result: RestoreResult) -> None:
+        if self._tickets.get(result.number) != result.ticket:
+            for store in result.stores.values():
+                store.close()  # lost meanwhile
+            return
+        del self._tickets[result.number]
+        if result.restored is None:
+            assert result.error is not None
+            self.stopped[result.number] = result.error
+            _log.error("partition %d stays stopped: %s", result.number, result.error)
+            return
+        self._stores[result.number] = result.stores
+        for topic, snapshot in result.restored.progress.items():
+            self._starts[topic, result.number] = snapshot.low
+        self.engine.restored(result.number, result.restored)
+        self._resuming[result.number] = 0
+
+    def _resume(self, number: int) -> None:
+        """Moves the consumer to where the partition starts. The fetcher may need a moment after the assignment."""
+        self._resuming[number] += 1
+        for topic in self._inputs:
+            start = self._starts.get((topic.name, number))
+            if start is None:
+                continue
+            try:
+                self._consumer.seek(TopicPartition(topic.name, number, start))
+            except KafkaException as error:
+                if self._resuming[number] >= SEEK_ATTEMPTS_MAX:
+                    raise UnknownOutcome(f"seek of {topic.name}/{number} to {start}: {error}") from error
+                return
+            del self._starts[topic.name, number]
+        del self._resuming[number]
+
+    def _throttle(self) -> None:
+        wanted = self.engine.paused()
+        wanted.update((topic.name, number) for number in self._resuming for topic in self._inputs)
+        if self._draining:
+            wanted = set(self._paused) | wanted
+        if wanted == self._paused:
+            return
+        pause, resume = wanted - self._paused, self._paused - wanted
+        if pause:
+            self._consumer.pause([TopicPartition(topic, number) for topic, number in pause])
+        if resume:
+            self._consumer.resume([TopicPartition(topic, number) for topic, number in resume])
+        self._paused = wanted
+
+    # -- commits -------------------------------------------------------------------------------------------------------
+
+    def _commit_once(self) -> bool:
+        """Commits the next burst, if there is one. True: something was committed."""
+        now_ms = self._now_ms()
+        burst = self.engine.take_burst(now_ms)
+        if burst is None:
+            return False
+        ended = self._run(burst)
+        if ended.result is Result.COMMITTED:
+            self._aborts_in_a_row = 0
+            self._apply(burst)
+            self.engine.committed(burst, self._now_ms())
+            return True
+        self._not_committed(burst, ended)
+        return False
+
+    def _commit_finished(self) -> None:
+        """Before partitions are given up: what is finished of them still goes out, if the group lets it."""
+        while self._commit_once():
+            pass
+
+    def _run(self, burst: Burst) -> Ended:
+        plain, reported = self._records.produced(
+            burst, changelogs=self._changelogs, journal=self._journal, timers=self._timers, parked=self._parked
+        )
+        return self._transaction.run(plain, reported, burst.offsets, self._consumer)
+
+    def _apply(self, burst: Burst) -> None:
+        by_store: dict[tuple[int, str], list[tuple[str, bytes | None]]] = {}
+        for (number, table, entity), (_, packed) in burst.rows.items():
+            by_store.setdefault((number, table), []).append((entity, packed))
+        for (number, table), writes in by_store.items():
+            end = self._transaction.ends.get((self._changelogs[table], number))
+            self._stores[number][table].apply(writes, end)
+
+    def _not_committed(self, burst: Burst, ended: Ended) -> None:
+        """What becomes of a burst that did not commit: one rule for each way (DESIGN: commit)."""
+        if ended.result is Result.FENCED:
+            raise FencedSignal
+        if ended.result is Result.REFUSED:
+            self.engine.refuse_burst(burst)
+            raise UnknownOutcome(f"a record was refused: {ended.error}")
+        if ended.result is Result.UNKNOWN:
+            raise UnknownOutcome(f"commit: {ended.error}")
+        self.engine.put_back(burst)
+        if ended.result is Result.REBALANCING:
+            self._commit_after_ms = self._now_ms() + REBALANCE_PAUSE_MS
+            return
+        self._aborts_in_a_row += 1
+        if self._aborts_in_a_row > ABORTS_IN_A_ROW_MAX:
+            raise UnknownOutcome(f"{ABORTS_IN_A_ROW_MAX} aborts in a row: {ended.error}")
+        _log.warning("transaction aborted, going again: %s", ended.error)
+        self._producer, self._transaction = self._make_producer()
+
+    # -- end -----------------------------------------------------------------------------------------------------------
+
+    def drain_turn(self) -> bool:
+        """A turn of an orderly stop: takes no new input. True when nothing is left to finish."""
+        if not self._draining:
+            self._draining = True
+            self.engine.drain()
+            self._consumer.pause([TopicPartition(topic, number) for topic, number in self._owned() - self._paused])
+            self._paused |= self._owned()
+        self.turn()
+        return self.engine.settled
+
+    def _owned(self) -> set[tuple[str, int]]:
+        return {(tp.topic, tp.partition) for tp in self._consumer.assignment()}
+
+    def close(self, *, orderly: bool) -> None:
+        """Ends the clients. Not orderly: whatever is uncommitted is dropped and left to the next session."""
+        if not orderly:
+            self.engine.reset()
+            self._calls.cancel(self.engine.calls_to_cancel())
+        self._restorer.stop()
+        self._references.stop()
+        self._consumer.close()
+        self._discard_late_results()
+        for stores in self._stores.values():
+            for store in stores.values():
+                store.close()
+        self._stores.clear()
+
+    def _discard_late_results(self) -> None:
+        while True:
+            try:
+                result = self._restorer.results.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(result, RestoreResult):
+                for store in result.stores.values():
+                    store.close()
+
+    # -- for status ----------------------------------------------------------------------------------------------------
+
+    def restoring(self) -> Mapping[int, tuple[int, int]]:
+        """Partition number to (rows read, topics left)."""
+        return dict(self._restorer.progress)
+
+    @property
+    def ready(self) -> bool:
+        return self.joined and not self._tickets and not self._resuming and not self.stopped
+
+
+def _headers(headers: Iterable[tuple[str, Any]] | None) -> Headers:
+    if not headers:
+        return ()
+    return tuple((name, b"" if value is None else value) for name, value in headers)

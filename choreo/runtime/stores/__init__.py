@@ -1,0 +1,1 @@
+"""Stores of table rows: committed state of one table and partition."""

@@ -1,0 +1,178 @@
+"""One burst as one Kafka transaction, and what each way of failing means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from choreo.kernel.burst import OffsetCommit
+from choreo.kernel.values import OutRecord
+
+FLUSH_TIMEOUT_S: Final = 20.0
+"""Longer than a transaction may last (TRANSACTION_TIMEOUT_MS): after it, the coordinator has aborted."""
+CALL_TIMEOUT_S: Final = 10.0
+CALL_ATTEMPTS_MAX: Final = 3
+"""A call that timed out or is retriable is made again this often; then its result counts as unknown."""
+
+
+class Result(Enum):
+    """How a transaction ended."""
+
+    COMMITTED = "committed"
+    ABORTED = "aborted"  # surely not committed; the same outcomes may go again
+    REBALANCING = "rebalancing"  # as ABORTED, after the rebalance callbacks have run
+    REFUSED = "refused"  # a record can never be accepted
+    FENCED = "fenced"  # a newer worker has this identity
+    UNKNOWN = "unknown"  # may or may not have been committed, or the client is broken
+
+
+class Ended(NamedTuple):
+    result: Result
+    error: KafkaError | None
+
+
+# One table decides (style 2). Codes that are not here are judged by librdkafka's own flags, see `judge`.
+_REBALANCING: Final = {
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+}
+_FENCED: Final = {
+    KafkaError._FENCED,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
+_REFUSED: Final = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.RECORD_LIST_TOO_LARGE,
+    KafkaError.INVALID_RECORD,
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.INVALID_MSG,
+    KafkaError.POLICY_VIOLATION,
+}
+
+
+def judge(error: KafkaError, *, delivery: KafkaError | None = None) -> Result:
+    """What a failed call means for the burst. ``delivery``: first error a delivery report named."""
+    if error.code() in _FENCED:
+        return Result.FENCED
+    if delivery is not None and delivery.code() in _REFUSED:
+        return Result.REFUSED
+    if error.code() in _REFUSED:
+        return Result.REFUSED
+    if error.fatal():
+        return Result.UNKNOWN
+    if error.code() in _REBALANCING:
+        return Result.REBALANCING
+    if error.txn_requires_abort():
+        return Result.ABORTED
+    return Result.UNKNOWN
+
+
+class Transaction:
+    """Runs bursts on one producer. Lives in the engine thread.
+
+    Guarantee: after ``COMMITTED`` all records and offsets are visible to read_committed readers; after ``ABORTED`` and
+    ``REBALANCING`` none ever will be.
+    """
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._delivery_error: KafkaError | None = None
+        self.ends: dict[tuple[str, int], int] = {}  # next changelog offset by (topic, partition), of this burst
+
+    def note_delivery(self, error: KafkaError | None, message: Message) -> None:
+        """Delivery report: called from produce and flush, in this thread."""
+        if error is not None:
+            if self._delivery_error is None:
+                self._delivery_error = error
+            return
+        key = (message.topic(), message.partition())
+        self.ends[key] = message.offset() + 1
+
+    def run(
+        self,
+        records: Iterable[OutRecord],
+        reported: Iterable[OutRecord],
+        offsets: list[OffsetCommit],
+        consumer: Consumer,
+    ) -> Ended:
+        """Produces ``records`` and ``reported`` (whose offsets are wanted), sends the offsets, commits.
+
+        The group metadata is read here, in the thread that serves the rebalance callbacks, right after the burst was
+        made of owned partitions: between the two nothing can have rejoined.
+        """
+        self._delivery_error = None
+        self.ends = {}
+        metadata = consumer.consumer_group_metadata()
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            return Ended(judge(error.args[0]), error.args[0])
+        try:
+            for record in records:
+                self._produce(record, self._note_error)
+            for record in reported:
+                self._produce(record, self.note_delivery)
+            left = self._producer.flush(FLUSH_TIMEOUT_S)
+            if left or self._delivery_error is not None:
+                return self._abort(self._delivery_error)
+            self._repeat(
+                lambda: self._producer.send_offsets_to_transaction(
+                    [TopicPartition(o.topic, o.partition, o.offset, o.metadata) for o in offsets],
+                    metadata,
+                    CALL_TIMEOUT_S,
+                )
+            )
+            self._repeat(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
+        except KafkaException as error:
+            return self._abort(error.args[0])
+        return Ended(Result.COMMITTED, None)
+
+    def _note_error(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None and self._delivery_error is None:
+            self._delivery_error = error
+
+    def _produce(self, record: OutRecord, report: Any) -> None:
+        arguments: dict[str, Any] = {} if record.partition is None else {"partition": record.partition}
+        while True:
+            try:
+                self._producer.produce(
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=list(record.headers) if record.headers else None,
+                    on_delivery=report,
+                    **arguments,
+                )
+                return
+            except BufferError:
+                # bounded by message.timeout.ms: each queued message leaves the queue by then
+                self._producer.poll(0.1)
+
+    def _repeat(self, call: Any) -> None:
+        for attempt in range(1, CALL_ATTEMPTS_MAX + 1):
+            try:
+                call()
+                return
+            except KafkaException as error:
+                if not error.args[0].retriable() or attempt == CALL_ATTEMPTS_MAX:
+                    raise
+
+    def _abort(self, error: KafkaError | None) -> Ended:
+        result = Result.ABORTED if error is None else judge(error, delivery=self._delivery_error)
+        if result in (Result.FENCED, Result.UNKNOWN):
+            return Ended(result, error)
+        try:
+            self._repeat(lambda: self._producer.abort_transaction(CALL_TIMEOUT_S))
+        except KafkaException as failed:
+            after = judge(failed.args[0])
+            return Ended(Result.FENCED if after is Result.FENCED else Result.UNKNOWN, failed.args[0])
+        return Ended(result, error)
