@@ -14,6 +14,7 @@ from typing import Final
 
 from choreo.codec.schema import SchemaSet
 from choreo.errors import HostError, TopologyError
+from choreo.runtime.builtin_schemas import library_texts
 from choreo.runtime.settings import Settings
 from choreo.topology.lints import Lint
 from choreo.topology.model import Topology
@@ -145,7 +146,7 @@ class Project:
         Raises:
             SchemaError: CH0202, a file is not valid.
         """
-        return SchemaSet.load(self.schema_texts())
+        return SchemaSet.load(self.schema_texts(), library_texts())
 
     def bootstrap(self, topology: Topology) -> str:
         """Addresses of the cluster: ``CHOREO_BROKERS``, else what the topology says.
