@@ -25,6 +25,8 @@ from choreo.kernel.values import Delivery, Envelope, InputTopic
 IDENTITY = Identity("logistics", "aircraft_tracker")
 TOPIC = InputTopic("flights", cluster_id="cluster", topic_id="topic")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+NAMES = ["ce_id", "ce_type", "ce_time", "ce_correlationid", "ce_causationid", "ce_choreohop"]
+NAMES += ["traceparent", "tracestate", "baggage"]
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 
