@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from choreo.agent.context import Context, Meta
     from choreo.agent.record import Record
-    from choreo.agent.tools import Tool, tool
+    from choreo.agent.tool import Tool, tool
     from choreo.errors import ChoreoError
     from choreo.kernel.windows import Window
     from choreo.runtime.app import App
@@ -28,9 +28,9 @@ _HOMES = {
     "Meta": "choreo.agent.context",
     "Producer": "choreo.runtime.producer",
     "Record": "choreo.agent.record",
-    "Tool": "choreo.agent.tools",
+    "Tool": "choreo.agent.tool",
     "Window": "choreo.kernel.windows",
-    "tool": "choreo.agent.tools",
+    "tool": "choreo.agent.tool",
 }
 
 __all__ = [
