@@ -26,6 +26,8 @@ CATALOGUE: Final[dict[str, str]] = {
     "CH0101": "The topology file cannot be read as YAML.",
     "CH0102": "A field of the topology file is unknown, missing or of the wrong type.",
     "CH0103": "The agent or table used in code is not what the topology declares.",
+    "CH0104": "The topology file's format version is missing, or is not one that this choreo reads.",
+    "CH0105": "A `${VARIABLE}` of the topology file is not set or not written right.",
     # -- 02 schema ---------------------------------------------------------------------------------------------------
     "CH0201": "Bytes could not be decoded as the declared Avro record.",
     "CH0202": "A schema file is not valid Avro, or names a type that no file defines.",

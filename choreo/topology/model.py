@@ -30,7 +30,8 @@ class Cluster:
 
     bootstrap: str | None = None
     schema_registry: str = "file"  # "file", or the base URL of a Confluent-compatible registry
-    security: Mapping[str, str] = field(default_factory=dict)  # librdkafka settings
+    security: Mapping[str, str] = field(default_factory=dict, repr=False)  # librdkafka settings; may hold passwords
+    replication: int | None = None  # of topics that apply creates; None: the cluster's own default
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Topic:
     position: Position
     compact: bool = False
     external: bool = False  # owned by someone else: never created, never changed
+    ingress: bool = False  # ours, but written from outside: Producer, `choreo send`, a connector
     dedupe_ms: int | None = None
     compatibility: Compatibility = "BACKWARD"
     message_bytes_max: int = 1_048_576
@@ -135,6 +137,20 @@ class Topology:
     tools: Mapping[str, Tool] = field(default_factory=dict)
     models: Mapping[str, Model] = field(default_factory=dict)
     flows: Mapping[str, Flow] = field(default_factory=dict)
+    # Where each value of the file stands, by its path: ("agents", "desk", "reads", 0). Only what the file says is here.
+    positions: Mapping[tuple[str | int, ...], Position] = field(default_factory=dict, compare=False, repr=False)
+
+    def at(self, *path: str | int) -> Position:
+        """Place of a value in the file, or of the nearest thing around it that the file says."""
+        for length in range(len(path), 0, -1):
+            found = self.positions.get(path[:length])
+            if found is not None:
+                return found
+        return Position(self.file, 1, 1)
+
+    def declares(self, *path: str | int) -> bool:
+        """Whether the file itself gives this value (a default is not declared)."""
+        return path in self.positions
 
     def partitions_of(self, agent: str) -> int:
         """Partition count of an agent: that of its inputs (lint CH01xx refuses inputs that differ)."""
