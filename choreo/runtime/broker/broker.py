@@ -163,6 +163,21 @@ class EmbeddedBroker:
             self._jvm.stop()
         self.start()
 
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until the broker's process ends.
+
+        Args:
+            timeout_s: return after this time even if it still runs.
+
+        Raises:
+            HostError: CH0803, if the process ended by itself.
+        """
+        if self._jvm is None:
+            return
+        code = self._jvm.wait(timeout_s)
+        if code is not None:
+            raise HostError(f"Kafka ended with exit code {code}: {self._jvm.last_words()}", code="CH0803")
+
     def __enter__(self) -> Self:
         return self.start()
 

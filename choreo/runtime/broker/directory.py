@@ -15,6 +15,7 @@ from typing import IO, Final
 
 from choreo.errors import HostError
 from choreo.runtime.broker.java import Java
+from choreo.runtime.broker.process import cause_in
 
 MARK: Final = "choreo-broker.json"
 LOCK: Final = "choreo-broker.lock"
@@ -51,6 +52,14 @@ class DataDirectory:
             directory = Path(tempfile.mkdtemp(prefix="choreo-kafka-"))
             return cls(directory, (directory / LOCK).open("a+"), temporary=True)._locked()
         directory = path.absolute()
+        if "," in str(directory):
+            raise HostError(
+                "the path contains a comma, which separates directories in Kafka's settings",
+                code="CH0804",
+                where=str(directory),
+                hint="choose another --data directory",
+                fault="user",
+            )
         try:
             directory.mkdir(parents=True, exist_ok=True)
             if not (directory / LOCK).exists() and any(directory.iterdir()):
@@ -62,6 +71,14 @@ class DataDirectory:
                     fault="user",
                 )
             lock = (directory / LOCK).open("a+")
+        except FileExistsError as error:
+            raise HostError(
+                "this is a file, expected a directory",
+                code="CH0804",
+                where=str(directory),
+                hint="choose another --data directory",
+                fault="user",
+            ) from error
         except OSError as error:
             raise HostError(
                 f"the data directory cannot be used: {error.strerror}",
@@ -135,8 +152,8 @@ class DataDirectory:
                 f"formatting the storage took longer than {FORMAT_TIMEOUT_S:.0f} s", code="CH0803", where=str(self.path)
             ) from error
         if done.returncode != 0:
-            said = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["nothing"]
-            raise HostError(f"formatting the storage failed: {said[-1]}", code="CH0803", where=str(self.path))
+            cause = cause_in(done.stdout.decode("utf-8", "replace"))
+            raise HostError(f"formatting the storage failed: {cause}", code="CH0803", where=str(self.path))
         draft = mark.with_suffix(".draft")
         draft.write_text(json.dumps({"kafka": version, "cluster_id": cluster_id}) + "\n", "utf-8")
         draft.replace(mark)

@@ -36,6 +36,7 @@ class Java:
             "-XX:-UsePerfData",  # no files in the system's temporary directory
             "-Djava.awt.headless=true",
             "-Djava.net.preferIPv4Stack=true",
+            "--sun-misc-unsafe-memory-access=allow",  # how Kafka unmaps files; Java 24 and newer warn otherwise
             "--enable-native-access=ALL-UNNAMED",  # zstd and snappy; Java 24 and newer warn otherwise
             f"-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",

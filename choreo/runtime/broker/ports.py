@@ -20,6 +20,11 @@ FREE_PORT_ATTEMPTS: Final = 200  # each is a bind that takes microseconds; 200 f
 
 def is_free(port: int) -> bool:
     """True if a server could listen on that port of the loopback interface now."""
+    return _refusal(port) is None
+
+
+def _refusal(port: int) -> int | None:
+    """Error number with which the system refuses to let us listen there, None if it lets us."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As Java does on POSIX: connections of an earlier run that linger in TIME_WAIT don't make the port busy.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -27,10 +32,10 @@ def is_free(port: int) -> bool:
             probe.bind((LOOPBACK, port))
             probe.listen(1)
         except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
-                return False
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return error.errno
             raise
-    return True
+    return None
 
 
 def free_port(*, other_than: int | None = None) -> int:
@@ -60,8 +65,16 @@ def require_free(port: int) -> None:
     Raises:
         HostError: CH0802, naming the process that has the port if the system tells.
     """
-    if is_free(port):
+    refusal = _refusal(port)
+    if refusal is None:
         return
+    if refusal == errno.EACCES:
+        raise HostError(
+            f"port {port} may not be used by this user, expected a free port above 1023",
+            code="CH0802",
+            hint="choose --port",
+            fault="user",
+        )
     raise HostError(
         f"port {port} is in use by {owner(port) or 'another process'}, expected free",
         code="CH0802",

@@ -95,6 +95,12 @@ class Jvm:
             except subprocess.TimeoutExpired as error:
                 raise HostError(f"process {self.pid} does not end after SIGKILL", code="CH0803") from error
 
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait until the JVM has ended; its exit code, or None if it still runs after ``timeout_s``."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._guardian.wait(timeout_s)
+        return None
+
     def last_words(self) -> str:
         """The end of what the JVM wrote."""
         return tail(self._log)
@@ -111,10 +117,15 @@ def _read_pid(process: subprocess.Popen[bytes]) -> int | None:
 
 
 def tail(log: Path) -> str:
-    """The last lines of a log as one line, the errors among them first choice."""
+    """The cause of an end, from the last part of a log."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
         text = file.read().decode("utf-8", "replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    causes = [line for line in lines if "ERROR" in line or "Exception" in line]
+    return cause_in(text)
+
+
+def cause_in(output: str) -> str:
+    """What a Java program gave as the cause of its end, as one line: the innermost exceptions, else the last lines."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    causes = [line for line in lines if "Exception: " in line or "Error: " in line]
     return " | ".join((causes or lines)[-LOG_TAIL_LINES:]) or "it said nothing"
