@@ -139,6 +139,14 @@ class App(faust.App):  # type: ignore[misc]  # as above
                 hint="use @app.agent, or `kind: handlers`",
             )
 
+    def _new_transport(self) -> Any:
+        """Plain Faust agents read committed records only, see ``faust_transport.py``."""
+        if self.producer_only:
+            return super()._new_transport()
+        from choreo.runtime.faust_transport import CommittedTransport
+
+        return CommittedTransport(self.conf.broker_consumer, self)
+
     def on_webserver_init(self, web: Any) -> None:
         """Add choreo's pages to Faust's."""
         add_pages(web, self._site, lambda: self._engine_service, lambda: self.started)

@@ -16,9 +16,9 @@ from choreo.codec.schema import SchemaSet
 from choreo.errors import HostError, TopologyError
 from choreo.runtime.builtin_schemas import library_texts
 from choreo.runtime.settings import Settings
-from choreo.topology.lints import Lint
 from choreo.topology.model import Topology
 from choreo.topology.parse import Parsed, parse
+from choreo.topology.problems import Lint
 
 TOPOLOGIES: Final = "topologies"
 SCHEMAS: Final = "schemas"
