@@ -37,7 +37,7 @@ from choreo.errors import SchemaError
 
 Convert = Callable[[Any], Any]
 
-_PROMOTIONS: Final = {
+PROMOTIONS: Final = {
     "int": frozenset({"int", "long", "float", "double"}),
     "long": frozenset({"long", "float", "double"}),
     "float": frozenset({"float", "double"}),
@@ -122,7 +122,7 @@ class _Resolver:
                 _refuse(writer, reader, path)
             return _logical(writer, reader, path)
         if isinstance(writer, Primitive) and isinstance(reader, Primitive):
-            if reader.name != writer.name and reader.name not in _PROMOTIONS.get(writer.name, ()):
+            if reader.name != writer.name and reader.name not in PROMOTIONS.get(writer.name, ()):
                 _refuse(writer, reader, path)
             return _logical(writer, reader, path)
         _refuse(writer, reader, path)

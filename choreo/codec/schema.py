@@ -96,9 +96,11 @@ class Schema:
 class SchemaSet:
     """All record schemas of a project, by name."""
 
-    def __init__(self, schemas: Mapping[str, Schema], files: Mapping[str, str]) -> None:
+    def __init__(self, schemas: Mapping[str, Schema], names: Names) -> None:
         self._schemas = dict(schemas)
-        self.files: Final = dict(files)  # full name of every named type → the file that defines it
+        self._names = names
+        # full name of every named type, those inside records included → the file that defines it
+        self.files: Final = {full: definition.file for full, definition in names.definitions.items()}
         self._short: dict[str, list[str]] = {}
         for full in self._schemas:
             self._short.setdefault(short_name(full), []).append(full)
@@ -129,7 +131,7 @@ class SchemaSet:
             definition = names.definitions[full]
             if definition.body["type"] == "record":
                 schemas[full] = Schema(names.inlined(full), definition.file)
-        return cls(schemas, {full: definition.file for full, definition in names.definitions.items()})
+        return cls(schemas, names)
 
     def by_name(self, name: str) -> Schema:
         """The record schema of that short or full name.
@@ -147,6 +149,11 @@ class SchemaSet:
             raise SchemaError(f"the name {name!r} is ambiguous", hint=f"write one of {', '.join(sorted(candidates))}")
         known = ", ".join(sorted(short_name(full) for full in self._schemas)) or "none"
         raise SchemaError(f"no .avsc file defines the record {name!r}", hint=f"known records: {known}")
+
+    def part(self, full_name: str) -> Schema:
+        """The schema of a record by full name, also of one that is defined inside another's file."""
+        found = self._schemas.get(full_name)
+        return found if found is not None else Schema(self._names.inlined(full_name), self.files[full_name])
 
     def __contains__(self, name: object) -> bool:
         return name in self._schemas or (isinstance(name, str) and len(self._short.get(name, [])) == 1)

@@ -206,7 +206,7 @@ class _Inliner:
             refuse("aliases must be a list of names", place)
         out = dict(body)
         out["type"] = inlined = self.type(body["type"], namespace, place)
-        if (inlined["name"] if isinstance(inlined, dict) and "name" in inlined else inlined) == WINDOW_NAME:
+        if _is_window(inlined):
             out.setdefault("default", _WINDOW_DEFAULT)  # a row from before the field gets an empty window
         return _ordered(out, first=("name", "type", "default", "aliases", "doc"))
 
@@ -216,7 +216,7 @@ class _Inliner:
         if isinstance(body, list):
             return self._union(body, namespace, where)
         if not isinstance(body, dict):
-            refuse(f"{body!r} is not an Avro type", where)
+            refuse(f"{body!r:.80} is not an Avro type", where)
         kind = body.get("type")
         if isinstance(kind, dict | list):
             return self.type(kind, namespace, where)
@@ -229,7 +229,9 @@ class _Inliner:
             if part not in body:
                 refuse(f"the {kind} has no {part!r}", where)
             rest = {key: value for key, value in body.items() if key not in ("type", part)}
-            return _ordered({"type": kind, part: self.type(body[part], namespace, where), **rest})
+            inner = self.type(body[part], namespace, where)
+            _refuse_window(inner, where)
+            return _ordered({"type": kind, part: inner, **rest})
         if kind not in PRIMITIVES:
             return self.named(self._names.resolve(kind, namespace, where), where)
         if len(body) == 1:
@@ -243,6 +245,7 @@ class _Inliner:
         branches = [self.type(branch, namespace, where) for branch in body]
         kinds = []
         for branch in branches:
+            _refuse_window(branch, where)
             if isinstance(branch, list):
                 refuse("a union directly inside a union", where)
             if isinstance(branch, dict):
@@ -253,6 +256,17 @@ class _Inliner:
             if kinds.count(kind) > 1:
                 refuse(f"the union has two branches of type {kind}", where)
         return branches
+
+
+def _is_window(inlined: Json) -> bool:
+    return inlined == WINDOW_NAME or (isinstance(inlined, dict) and inlined.get("name") == WINDOW_NAME)
+
+
+def _refuse_window(inlined: Json, where: str) -> None:
+    if _is_window(inlined):
+        refuse(
+            f"{WINDOW_NAME} stands inside another type", where, "make the field itself a window: it is empty at first"
+        )
 
 
 def _check_enum(body: Mapping[str, Json], where: str) -> None:
