@@ -146,7 +146,13 @@ def test_concurrent_first_runs_download_each_jar_once(source: MemorySource) -> N
     assert len(source.fetched) == len(CONTENT)
 
 
-def test_no_network_and_no_cache_is_one_sentence(source: MemorySource) -> None:
+@pytest.mark.parametrize("listed", [True, False])
+def test_no_network_and_no_cache_is_one_sentence(source: MemorySource, listed: bool) -> None:
+    if listed:
+        for path in kafka_jars(VERSION, source=source):
+            path.unlink()
+        source.fetched.clear()
+
     def no_network(coordinate: str, at: int) -> None:
         raise OSError("HTTPSConnectionPool(...): Max retries exceeded\nwith a page\nof causes")
 
