@@ -1,17 +1,27 @@
-"""Which schema registry a topology uses: the committed file, or a Confluent-compatible server."""
+"""Which registry a project uses: the committed lock file, or an HTTP registry by its URL."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from choreo.ports import Registry
-from choreo.runtime.project import SCHEMAS, Project
 from choreo.runtime.registry_file import LOCK_NAME, FileRegistry
-from choreo.runtime.registry_http import HttpRegistry
-from choreo.topology.model import Topology
 
 
-def open_registry(project: Project, topology: Topology) -> Registry:
-    """The registry that ``CHOREO_SCHEMA_REGISTRY`` or ``cluster.schema_registry`` names; connects when first asked."""
-    address = project.registry_address(topology)
+def open_registry(address: str, schemas_dir: Path) -> Registry:
+    """The registry at an address.
+
+    Args:
+        address: ``file``, or the base URL of a Confluent-compatible registry.
+        schemas_dir: directory of the `.avsc` files; the lock file lies in it.
+    """
     if address == "file":
-        return FileRegistry(project.root / SCHEMAS / LOCK_NAME)
+        return FileRegistry(schemas_dir / LOCK_NAME)
+    from choreo.runtime.registry_http import HttpRegistry
+
     return HttpRegistry(address)
+
+
+def value_subject(topic: str) -> str:
+    """The subject under which a topic's value schemas are registered (Confluent's TopicNameStrategy)."""
+    return f"{topic}-value"
