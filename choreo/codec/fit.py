@@ -37,17 +37,19 @@ from choreo.codec.types import (
 from choreo.errors import SchemaError
 
 Check = Callable[[object], bool]
+Checks = tuple[tuple[str, Check], ...]
 FLOAT_MAX: Final = 3.4028234663852886e38  # largest finite 32-bit float
 
 
-def quick_checks(schema: Schema) -> tuple[tuple[str, Check], ...]:
+def quick_checks(schema: Schema) -> Checks:
     """Field names of the record with a check that is False for what fastavro would write wrongly."""
-    checks = []
-    for field in schema.root.fields:
-        check = _quick(field.type, (), of_field=True)
-        if check is not None:
-            checks.append((field.name, check))
-    return tuple(checks)
+    return _checks(schema.root, (), reading=False)
+
+
+def read_checks(schema: Schema) -> Checks:
+    """The same for what fastavro reads although it is not the schema's: integers beyond 32 bits, decimals with too many
+    digits (which it rounds)."""
+    return _checks(schema.root, (), reading=True)
 
 
 def fitted(schema: Schema, value: object) -> dict[str, object]:
@@ -59,12 +61,25 @@ def fitted(schema: Schema, value: object) -> dict[str, object]:
     return _record(schema.root, value, schema.root.name)
 
 
+def _checks(node: Record, inside: tuple[Record, ...], *, reading: bool) -> Checks:
+    if node in inside:  # a record in itself: looked at with care when written, by the writer when read
+        return () if reading else tuple((field.name, _never) for field in node.fields[:1])
+    made = []
+    for field in node.fields:
+        check = (
+            _read_check(field.type, (*inside, node)) if reading else _quick(field.type, (*inside, node), of_field=True)
+        )
+        if check is not None:
+            made.append((field.name, check))
+    return tuple(made)
+
+
 def _quick(node: Type, inside: tuple[Record, ...], *, of_field: bool) -> Check | None:
     match node:
-        case Primitive(logical=logical) if logical is not None:
+        case Primitive(logical=logical) | Fixed(logical=logical) if logical is not None:
             return _quick_logical(logical)
         case Primitive(name="int"):
-            return lambda value: type(value) is int and INT_MIN <= value <= INT_MAX
+            return _is_int
         case Primitive(name="boolean"):
             return lambda value: value is True or value is False
         case Primitive(name="double") if of_field:
@@ -73,8 +88,6 @@ def _quick(node: Type, inside: tuple[Record, ...], *, of_field: bool) -> Check |
             return lambda value: type(value) is float and not FLOAT_MAX < abs(value) < math.inf
         case Primitive(name="long"):
             return lambda value: type(value) is int
-        case Fixed(logical=logical) if logical is not None:
-            return _quick_logical(logical)
         case Array(items=items):
             item = _quick(items, inside, of_field=False)
             if item is None:
@@ -88,9 +101,13 @@ def _quick(node: Type, inside: tuple[Record, ...], *, of_field: bool) -> Check |
         case Union():
             return _quick_union(node, inside)
         case Record():
-            return _quick_record(node, inside)
+            return _of_record(_checks(node, inside, reading=False))
         case _:
             return None
+
+
+def _is_int(value: object) -> bool:
+    return type(value) is int and INT_MIN <= value <= INT_MAX
 
 
 def _quick_union(node: Union, inside: tuple[Record, ...]) -> Check | None:
@@ -111,14 +128,7 @@ def _never(value: object) -> bool:
     return False
 
 
-def _quick_record(node: Record, inside: tuple[Record, ...]) -> Check | None:
-    if node in inside:
-        return _never  # a record in itself
-    checks = []
-    for field in node.fields:
-        check = _quick(field.type, (*inside, node), of_field=True)
-        if check is not None:
-            checks.append((field.name, check))
+def _of_record(checks: Checks) -> Check | None:
     if not checks:
         return None
 
@@ -126,6 +136,38 @@ def _quick_record(node: Record, inside: tuple[Record, ...]) -> Check | None:
         return type(value) is dict and all(name in value and check(value[name]) for name, check in checks)
 
     return record
+
+
+def _read_check(node: Type, inside: tuple[Record, ...]) -> Check | None:
+    """Values come from fastavro here: of the right classes, unions of several records as (name, value)."""
+    match node:
+        case Primitive(logical=logical) | Fixed(logical=logical) if logical is not None:
+            return _quick_logical(logical) if logical.name == "decimal" else None
+        case Primitive(name="int"):
+            return _is_int
+        case Array(items=items):
+            item = _read_check(items, inside)
+            return None if item is None else lambda value: isinstance(value, list) and all(map(item, value))
+        case Map(values=values):
+            of_map = _read_check(values, inside)
+            if of_map is None:
+                return None
+            return lambda value: isinstance(value, dict) and all(map(of_map, value.values()))
+        case Record():
+            return _of_record(_checks(node, inside, reading=True))
+        case Union(branches=branches):
+            return _read_union([_read_check(branch, inside) for branch in branches], branches)
+        case _:
+            return None
+
+
+def _read_union(checks: list[Check | None], branches: tuple[Type, ...]) -> Check | None:
+    """Only where the class of a value says which branch it is; others are left to whoever uses the value."""
+    others = [(check, one) for check, one in zip(checks, branches, strict=True) if type_name(one) != "null"]
+    if len(others) != 1 or others[0][0] is None:
+        return None
+    check = others[0][0]
+    return lambda value: value is None or (check(value[1]) if type(value) is tuple else check(value))
 
 
 def _quick_logical(logical: Logical) -> Check:

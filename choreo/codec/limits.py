@@ -29,14 +29,18 @@ from choreo.errors import DecodeError
 
 # Kafka's default message limit is 1 MiB. Text of 8 MiB may need 32 MiB as Python text: with the bytes still inside 64.
 PAYLOAD_BYTES_MAX: Final = 8 * 1024 * 1024
-# Python values in one message. At about 0.3 µs each to scan and read, this many stay under 50 ms; 100,000 dictionaries
-# and numbers under 64 MiB. (JSON and protobuf readers bound nesting and length but not this; CVE-2023-39410 is Avro's.)
-VALUES_MAX: Final = 100_000
+# Python values in one message's arrays and maps, in plain values: at 0.2 to 0.45 µs each to scan and read this many
+# take 30 ms and a few MiB. (JSON and protobuf readers bound nesting and length but not this; CVE-2023-39410 is Avro's.)
+VALUES_MAX: Final = 65_536
+# What a value of a logical type takes, in plain values: 0.5 to 1.5 µs; a decimal more with its digits.
+_LOGICAL_COST: Final = 5
+_DIGITS_PER_COST: Final = 20
 # Levels of a recursive record. Java's JSON readers stop at 1,000, protobuf at 100; each level is several C frames here.
 DEPTH_MAX: Final = 64
 # A varint of 64 bits has 10 bytes at most.
 _VARINT_BYTES_MAX: Final = 10
-_UNBOUNDED: Final = PAYLOAD_BYTES_MAX
+# Longer messages are always scanned: fastavro reads a number's bytes one by one to the end, however many there are.
+_UNCHECKED_BYTES_MAX: Final = 64 * 1024
 
 Skip = Callable[[bytes, int, list[int]], int]  # (data, position, [values left, levels left]) → position after
 
@@ -107,21 +111,23 @@ def _width(node: Type, inside: frozenset[int] = frozenset()) -> int:
 
 
 def _values(node: Type, inside: frozenset[int] = frozenset()) -> int:
-    """Most Python values that one value of the type makes, not counting the items of collections inside it."""
+    """Cost of one value of the type at most, in plain values, not counting the items of collections inside it."""
     match node:
+        case Primitive(logical=logical) | Fixed(logical=logical) if logical is not None:
+            return _LOGICAL_COST + logical.precision // _DIGITS_PER_COST
         case Record():
             if id(node) in inside:
                 return 1
-            return 1 + sum(_values(field.type, inside | {id(node)}) for field in node.fields)
+            return 2 + sum(_values(field.type, inside | {id(node)}) for field in node.fields)
         case Union(branches=branches):
-            return max(_values(branch, inside) for branch in branches)
+            return 1 + max(_values(branch, inside) for branch in branches)
         case _:
             return 1
 
 
 def _unchecked_bytes(root: Record) -> int:
     """Longest message that cannot exceed a limit, whatever its bytes are."""
-    safe = _UNBOUNDED
+    safe = _UNCHECKED_BYTES_MAX
     records = records_of(root)
     if any(_contains_itself(record) for record in records):
         safe = min(safe, DEPTH_MAX)  # each level takes a byte at least
@@ -131,10 +137,14 @@ def _unchecked_bytes(root: Record) -> int:
             width = _width(items) + isinstance(node, Map)
             if width == 0:
                 return 0  # items of no bytes: a count alone makes values
-            safe = min(safe, VALUES_MAX * width // (_values(items) + isinstance(node, Map)))
+            safe = min(safe, VALUES_MAX * width // _item_cost(node))
         elif isinstance(node, Primitive) and node.name == "bytes" and node.logical is not None:
-            safe = min(safe, _decimal_bytes_max(node.logical.precision) + 1)
+            safe = min(safe, _decimal_bytes_max(node.logical.precision))
     return safe
+
+
+def _item_cost(node: Array | Map) -> int:
+    return _values(node.items) if isinstance(node, Array) else 1 + _values(node.values)
 
 
 def _contains_itself(record: Record) -> bool:
@@ -184,17 +194,22 @@ def _skip_fixed(size: int) -> Skip:
     return skip
 
 
-def _skip_bytes(longest: int) -> Skip:
+def _skip_bytes(data: bytes, position: int, left: list[int]) -> int:
+    size, position = _varint(data, position)
+    if size < 0:
+        raise _Malformed(f"a length is negative ({size})")
+    position += size
+    if position > len(data):
+        raise IndexError
+    return position
+
+
+def _skip_decimal(longest: int) -> Skip:
     def skip(data: bytes, position: int, left: list[int]) -> int:
-        size, position = _varint(data, position)
-        if size < 0:
-            raise _Malformed(f"a length is negative ({size})")
-        if size > longest:
-            raise _Malformed(f"a decimal has {size} bytes, more than the {longest} of its precision")
-        position += size
-        if position > len(data):
-            raise IndexError
-        return position
+        end = _skip_bytes(data, position, left)
+        if end - position > longest + 2:
+            raise _Malformed(f"a decimal has about {end - position} bytes, its precision allows {longest}")
+        return end
 
     return skip
 
@@ -230,17 +245,17 @@ class _Compiler:
             case Enum(symbols=symbols):
                 return _skip_enum(len(symbols))
             case Primitive(name="bytes", logical=logical) if logical is not None:
-                return _skip_bytes(_decimal_bytes_max(logical.precision))
+                return _skip_decimal(_decimal_bytes_max(logical.precision))
             case Primitive():
-                return _skip_bytes(_UNBOUNDED)
+                return _skip_bytes
             case Fixed(size=size):
                 return _skip_fixed(size)
             case Array(items=items):
-                return self._blocks(self.skip(items), items, keyed=False)
+                return _blocks(self.skip(items), _item_cost(node), _fixed_width(items), keyed=False)
             case Map(values=values):
-                return self._blocks(self.skip(values), values, keyed=True)
+                return _blocks(self.skip(values), _item_cost(node), None, keyed=True)
             case Union(branches=branches):
-                return self._union([self.skip(branch) for branch in branches])
+                return _union([self.skip(branch) for branch in branches])
             case Record():
                 return self._record(node)
 
@@ -249,6 +264,7 @@ class _Compiler:
         if known is not None:
             return known
         fields: list[Skip] = []
+        cost = _values(node)
 
         def plain(data: bytes, position: int, left: list[int]) -> int:
             for skip in fields:
@@ -256,8 +272,10 @@ class _Compiler:
             return position
 
         def counted(data: bytes, position: int, left: list[int]) -> int:
-            left[0] -= len(fields)
+            left[0] -= cost
             left[1] -= 1
+            if left[0] < 0:
+                raise _Malformed(_TOO_MANY)
             if left[1] < 0:
                 raise _Malformed(f"{node.name} is nested more than {DEPTH_MAX} levels deep")
             position = plain(data, position, left)
@@ -269,46 +287,56 @@ class _Compiler:
         fields.extend(self.skip(field.type) for field in node.fields)
         return chosen
 
-    def _union(self, branches: list[Skip]) -> Skip:
-        count = len(branches)
 
-        def skip(data: bytes, position: int, left: list[int]) -> int:
-            index, position = _varint(data, position)
-            if not 0 <= index < count:
-                raise _Malformed(f"a union has {count} branches, the bytes name number {index}")
-            return branches[index](data, position, left)
+_TOO_MANY: Final = f"its arrays and maps hold more than choreo reads (as much as {VALUES_MAX} plain values)"
 
-        return skip
 
-    def _blocks(self, skip_item: Skip, items: Type, *, keyed: bool) -> Skip:
-        cost = _values(items) + keyed
-        fixed = _fixed_width(items)
-        skip_key = _skip_bytes(_UNBOUNDED)
+def _union(branches: list[Skip]) -> Skip:
+    count = len(branches)
 
-        def skip(data: bytes, position: int, left: list[int]) -> int:
-            while True:
-                count, position = _varint(data, position)
-                if count == 0:
-                    return position
-                if count < 0:
-                    count = -count
-                    size, position = _varint(data, position)
-                    if not 0 <= size <= len(data) - position:
-                        raise _Malformed(f"a block claims {size} bytes, {len(data) - position} are left")
-                left[0] -= count * cost
-                if left[0] < 0:
-                    raise _Malformed(f"it holds more than {VALUES_MAX} values (a block of {count})")
-                if fixed is not None and not keyed:
-                    position += count * fixed
-                    if position > len(data):
-                        raise IndexError
-                    continue
-                for _ in range(count):
-                    if keyed:
-                        position = skip_key(data, position, left)
-                    position = skip_item(data, position, left)
+    def skip(data: bytes, position: int, left: list[int]) -> int:
+        index, position = _varint(data, position)
+        if not 0 <= index < count:
+            raise _Malformed(f"a union has {count} branches, the bytes name number {index}")
+        return branches[index](data, position, left)
 
-        return skip
+    return skip
+
+
+def _blocks(skip_item: Skip, cost: int, item_bytes: int | None, *, keyed: bool) -> Skip:
+    """Steps over an array's or a map's blocks.
+
+    Args:
+        skip_item: steps over one item, in a map over its value.
+        cost: of one item.
+        item_bytes: of every item, if they all have the same: then a block is stepped over at once.
+        keyed: a map.
+    """
+
+    def skip(data: bytes, position: int, left: list[int]) -> int:
+        while True:
+            count, position = _varint(data, position)
+            if count == 0:
+                return position
+            if count < 0:
+                count = -count
+                size, position = _varint(data, position)
+                if not 0 <= size <= len(data) - position:
+                    raise _Malformed(f"a block claims {size} bytes, {len(data) - position} are left")
+            left[0] -= count * cost
+            if left[0] < 0:
+                raise _Malformed(f"{_TOO_MANY}: a block of {count}")
+            if item_bytes is not None:
+                position += count * item_bytes
+                if position > len(data):
+                    raise IndexError
+                continue
+            for _ in range(count):
+                if keyed:
+                    position = _skip_bytes(data, position, left)
+                position = skip_item(data, position, left)
+
+    return skip
 
 
 def _fixed_width(node: Type) -> int | None:

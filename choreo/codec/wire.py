@@ -16,7 +16,7 @@ from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 
 from choreo.codec.evolve import Convert, UnresolvableError, converter
-from choreo.codec.fit import fitted, quick_checks
+from choreo.codec.fit import fitted, quick_checks, read_checks
 from choreo.codec.limits import Scan, scanner
 from choreo.codec.schema import Schema
 from choreo.errors import ChoreoError, DecodeError, SchemaError
@@ -64,13 +64,16 @@ class Encoder:
         out = BytesIO()
         out.write(self._header)
         try:
+            fits = True
             for name, check in self._checks:
                 if not check(value[name]):
-                    raise ValueError(name)
-            schemaless_writer(out, self._parsed, value, True)
+                    fits = False
+                    break
+            if fits:
+                schemaless_writer(out, self._parsed, value, True)
         except _MISFIT:
-            out = self._carefully(value)
-        data = out.getvalue()
+            fits = False
+        data = out.getvalue() if fits else self._carefully(value)
         if len(data) > self._scan.unchecked_bytes:
             try:
                 self._scan(data, HEADER_BYTES)  # the limits that every reader applies
@@ -80,7 +83,8 @@ class Encoder:
                 ) from None
         return data
 
-    def _carefully(self, value: Mapping[str, object]) -> BytesIO:
+    def _carefully(self, value: Mapping[str, object]) -> bytes:
+        """Bytes of a value that has to be completed or made plain first; the error if it does not fit at all."""
         complete = fitted(self.schema, value)
         out = BytesIO()
         out.write(self._header)
@@ -88,7 +92,7 @@ class Encoder:
             schemaless_writer(out, self._parsed, complete, True)
         except _MISFIT as error:
             raise SchemaError(f"a value does not fit {self.schema.full_name}: {error}", code="CH0204") from None
-        return out
+        return out.getvalue()
 
 
 @lru_cache(maxsize=_CACHE_MAX)
@@ -129,7 +133,7 @@ def _writer_id(data: bytes, where: str | None) -> int:
 class _Plan:
     """How bytes of one writer become values of one reader."""
 
-    __slots__ = ("convert", "name", "naming", "parsed", "scan", "unchecked_bytes")
+    __slots__ = ("checks", "convert", "name", "naming", "parsed", "scan", "unchecked_bytes")
 
     def __init__(self, writer: Schema, reader: Schema) -> None:
         self.parsed: Any = writer.parsed
@@ -137,6 +141,7 @@ class _Plan:
         self.scan: Scan = scanner(writer)
         self.unchecked_bytes = self.scan.unchecked_bytes
         self.convert: Convert | None = None if writer == reader else converter(writer, reader)
+        self.checks = read_checks(writer)
         # Arguments of schemaless_reader: return_record_name, …_override, handle_unicode_errors, return_named_type.
         # A converter wants every named branch of a union named; a caller only where several are records.
         self.naming = (True, True, "strict", False) if self.convert is None else (False, False, "strict", True)
@@ -184,6 +189,9 @@ class Decoder:
             if stream.tell() != size:
                 left = size - stream.tell()
                 raise DecodeError(f"{left} bytes are left over after the {plan.name}", where=where)
+            for name, check in plan.checks:
+                if not check(value[name]):
+                    raise DecodeError(f"{plan.name}.{name} holds a number outside its schema's range", where=where)
             return value if plan.convert is None else plan.convert(value)
         except UnresolvableError as error:
             raise DecodeError(
