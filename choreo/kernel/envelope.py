@@ -178,13 +178,13 @@ def outgoing_headers(
     return (("ce_id", event_id.encode("ascii")), *constants, *carried, ("ce_subject", key))
 
 
-def row_headers(identity: Identity, cause: Envelope) -> tuple[Header, ...]:
-    """Provenance of the rows that a step writes: which event shaped them, in which chain, under which trace."""
-    return (
-        ("ce_causationid", cause.event_id.encode()),
-        ("ce_correlationid", cause.correlation_id.encode()),
-        ("traceparent", step_traceparent(identity, cause).encode()),
-    )
+def row_headers(carried: tuple[Header, ...]) -> tuple[Header, ...]:
+    """Provenance of the rows that a step writes: which event shaped them, in which chain, under which trace.
+
+    Args:
+        carried: from ``carried_headers``.
+    """
+    return (carried[2], carried[1], carried[4])
 
 
 def row_provenance(headers: Headers) -> str | None:

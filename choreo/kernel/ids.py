@@ -69,6 +69,14 @@ class Identity:
         """See ``timer_id``."""
         return _digest(f'{self._prefix}{_quoted(parent_id)},"timer",{_quoted(name)}]')[:EVENT_ID_CHARS]
 
+    def decision_id(self, parent_id: str, sequence: int) -> str:
+        """Id of the decision that the step of ``parent_id`` makes; an event that comes back leads to another one."""
+        return _digest(f'{self._prefix}{_quoted(parent_id)},"decision",{sequence}]')[:EVENT_ID_CHARS]
+
+    def dead_letter_id(self, parent_id: str, sequence: int) -> str:
+        """Id of the dead letter of the event ``parent_id``."""
+        return _digest(f'{self._prefix}{_quoted(parent_id)},"dead-letter",{sequence}]')[:EVENT_ID_CHARS]
+
     def span_id(self, parent_id: str) -> str:
         """Id of the span of the step that ``parent_id`` triggers."""
         found = _digest(f'{self._prefix}{_quoted(parent_id)},"step"]')[:SPAN_ID_CHARS]

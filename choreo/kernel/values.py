@@ -119,6 +119,8 @@ class Answer(NamedTuple):
 
     value: Any
     error: BaseException | None
+    started_at_ms: int = 0  # wall time, for the decision record; 0: not measured
+    duration_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -158,6 +160,10 @@ class StateView(Protocol):
     """What a step may read: rows of its own entity (uncommitted ones of earlier steps included), reference rows."""
 
     def row(self, table: str, entity: str) -> bytes | None: ...
+
+    def provenance(self, table: str, entity: str) -> str | None:
+        """Id of the event whose step last wrote the row."""
+        ...
 
     def reference(self, table: str, key: str) -> tuple[bytes, int] | None:
         """Encoded row and the offset it was read at."""

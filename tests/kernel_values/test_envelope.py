@@ -188,5 +188,7 @@ def test_event_time_survives_the_header(time_ms: int) -> None:
 
 def test_row_headers_name_the_event_that_shaped_the_row() -> None:
     cause = parse(("ce_id", b"outside-1"))
-    assert row_provenance(row_headers(IDENTITY, cause)) == "outside-1"
+    headers = row_headers(carried_headers(IDENTITY, cause))
+    assert [name for name, _ in headers] == ["ce_causationid", "ce_correlationid", "traceparent"]
+    assert row_provenance(headers) == "outside-1"
     assert row_provenance(()) is None
