@@ -1,0 +1,1 @@
+"""Worlds for `choreo demo`: each package feeds its topology with events and knows how to tell what came of them."""
