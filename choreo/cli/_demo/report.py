@@ -1,0 +1,126 @@
+"""The end of a demo: the figures as one JSON object, and as something a person enjoys to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from choreo.cli._demo.accounting import Account
+from choreo.cli._demo.interface import Demo, Figures
+from choreo.cli._demo.latency import Latency
+from choreo.cli._demo.run import Outcome
+from choreo.cli._demo.story import story
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that is said about a run.
+
+    Attributes:
+        stories: each with its lines, the event that began it first.
+        seconds: from the first event's append to the last decision that a reader could see.
+        rate: events a second that the feed was sent at.
+    """
+
+    name: str
+    title: str
+    account: Account
+    latency: Latency
+    seconds: float
+    rate: float
+    agents: int
+    restarts: int
+    figures: Figures
+    stories: Sequence[Sequence[str]]
+
+    @property
+    def events_per_s(self) -> float | None:
+        return self.account.events / self.seconds if self.seconds else None
+
+
+def report_of(name: str, demo: Demo, outcome: Outcome, agents: int) -> Report:
+    """Puts a run's report together."""
+    stories = [
+        story(outcome.history, event_id, demo.sentence, demo.clock) for event_id in demo.worth_telling(outcome.history)
+    ]
+    return Report(
+        name=name,
+        title=demo.title,
+        account=outcome.account,
+        latency=outcome.latency,
+        seconds=outcome.span_s,
+        rate=outcome.rate,
+        agents=agents,
+        restarts=outcome.restarts,
+        figures=demo.figures(outcome.history),
+        stories=stories,
+    )
+
+
+def as_json(report: Report) -> dict[str, object]:
+    """The object that `--json` ends with. None: nothing was measured."""
+    return {
+        "demo": report.name,
+        "ok": report.account.ok,
+        "events_in": report.account.events,
+        "decisions_out": report.account.decisions_total,
+        "dead_letters": report.account.dead_letters,
+        "lost": report.account.lost,
+        "repeated": report.account.repeated,
+        "unknown": report.account.unknown,
+        "events_per_s": _rounded(report.events_per_s),
+        "latency_ms_p50": _rounded(report.latency.p50),
+        "latency_ms_p99": _rounded(report.latency.p99),
+        **report.figures.values,
+    }
+
+
+def as_text(report: Report) -> str:
+    """The same for people, with the stories."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    account, latency = report.account, report.latency
+    yield f"{report.name}: {report.title}"
+    yield ""
+    yield f"  {account.events:>9,}  events in"
+    yield f"  {account.decisions_total:>9,}  decisions out, by {report.agents} agents ({account.timers:,} started by timers)"
+    yield f"  {account.dead_letters:>9,}  dead letters"
+    yield f"  {account.lost:>9,}  lost"
+    yield f"  {account.repeated:>9,}  repeated"
+    if account.unknown:
+        yield f"  {account.unknown:>9,}  of unknown origin"
+    if report.restarts:
+        yield f"  {report.restarts:>9,}  restarts of workers"
+    if report.events_per_s is not None:
+        yield f"  {report.events_per_s:>9,.0f}  events/s, fed at {report.rate:,.0f}/s, over {report.seconds:.1f} s"
+    if latency.p50 is not None and latency.p99 is not None:
+        yield f"  {latency.p50:>9,.0f}  ms from event to decision, half of them within (p50)"
+        yield f"  {latency.p99:>9,.0f}  ms, 99 of 100 within (p99)"
+    yield ""
+    yield (
+        f"Counted afterwards from the topics at read_committed: each of {account.steps:,} pairs of a record and an agent "
+        "that reads it"
+    )
+    yield (
+        "must have exactly one Decision, each emitted event must lie on its topic exactly once. The latency of a pair: "
+        "from Kafka's"
+    )
+    yield "timestamp of the record to the moment a read_committed reader had the agent's committed Decision about it."
+    if account.open:
+        yield f"{account.open:,} pairs came up while the workers were being stopped and wait in their topics."
+    for finding in account.examples:
+        yield f"  {finding.kind.upper()}: {finding.text}"
+    yield ""
+    yield from report.figures.lines
+    for number, lines in enumerate(report.stories, start=1):
+        yield ""
+        yield f"Story {number}"
+        yield from lines
+    yield ""
+    yield "Everything is accounted for." if account.ok else "NOT everything is accounted for."
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

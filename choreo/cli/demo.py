@@ -1,0 +1,96 @@
+"""`choreo demo NAME`: a whole topology on a real Kafka, fed with real events, and an account of every one of them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from choreo.cli._output import emit_json, json_option
+from choreo.errors import EXIT_OK, EXIT_REFUSED, HostError
+
+if TYPE_CHECKING:
+    from choreo.cli._demo.interface import Demo
+    from choreo.cli._demo.run import Stage
+
+DEMOS: Final = "demos"
+EVENTS_DEFAULT: Final = 20_000
+RATE_DEFAULT: Final = 1_000.0
+"""Events a second. Two cores carry Kafka, five workers and the feed at this pace without a queue building up, so that the
+latencies are those of the work and not of waiting in line."""
+
+
+@click.command("demo")
+@click.argument("name")
+@click.option("--events", type=click.IntRange(1), default=EVENTS_DEFAULT, show_default=True, help="How many events.")
+@click.option("--rate", type=click.FloatRange(1), default=RATE_DEFAULT, show_default=True, help="Events a second.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of what the demo makes up.")
+@click.option("--brokers", metavar="HOST:PORT", help="A Kafka that runs already. Default: one of its own, thrown away after.")
+@json_option
+def command(name: str, events: int, rate: float, seed: int, brokers: str | None, as_json: bool) -> int:
+    """Run a demo of this project: broker, topics, one worker process for each agent, events, report.
+
+    Exits with 0 only if every event is accounted for: exactly one decision by each agent that reads it.
+    """
+    from choreo.cli._demo.progress import TerminalProgress
+    from choreo.cli._demo.report import as_json as json_of
+    from choreo.cli._demo.report import as_text, report_of
+    from choreo.cli._demo.run import run
+    from choreo.runtime.project import Project
+
+    project = Project.find()
+    demo = find_demo(project.root, name)
+    with _broker(brokers or project.settings.brokers) as bootstrap, TerminalProgress() as progress:
+        progress.phase("reading the events")
+        facts = list(demo.facts(events=events, seed=seed))
+        progress.phase("creating topics, loading reference tables")
+        stage = _prepare(demo, project, bootstrap)
+        outcome = run(stage, facts, rate=rate, progress=progress)
+    report = report_of(name, demo, outcome, agents=len(stage.topology.agents))
+    if as_json:
+        emit_json(json_of(report))
+    else:
+        click.echo(as_text(report), nl=False)
+    return EXIT_OK if report.account.ok else EXIT_REFUSED
+
+
+def find_demo(root: Path, name: str) -> Demo:
+    """The demo of that name in the project; makes the project's packages importable.
+
+    Raises:
+        HostError: CH0807, there is none.
+    """
+    known = sorted(folder.parent.name for folder in (root / DEMOS).glob("*/__init__.py"))
+    if name not in known:
+        raise HostError(
+            f"there is no demo {name!r}; this project has: {', '.join(known) or 'none'}",
+            code="CH0807",
+            where=str(root / DEMOS),
+            fault="user",
+        )
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    made: Demo = importlib.import_module(f"{DEMOS}.{name}").demo()
+    return made
+
+
+@contextmanager
+def _broker(brokers: str | None) -> Iterator[str]:
+    """Addresses of the cluster that was named, or of an embedded broker that lives as long as the block."""
+    if brokers:
+        yield brokers
+        return
+    from choreo.runtime.broker import EmbeddedBroker, terminal_progress
+
+    with terminal_progress() as downloading:
+        broker = EmbeddedBroker(progress=downloading)
+        broker.start()
+    try:
+        yield broker.bootstrap
+    finally:
+        broker.stop()
