@@ -162,12 +162,44 @@ def _read_check(node: Type, inside: tuple[Record, ...]) -> Check | None:
 
 
 def _read_union(checks: list[Check | None], branches: tuple[Type, ...]) -> Check | None:
-    """Only where the class of a value says which branch it is; others are left to whoever uses the value."""
-    others = [(check, one) for check, one in zip(checks, branches, strict=True) if type_name(one) != "null"]
-    if len(others) != 1 or others[0][0] is None:
+    """The check of the branch that a value came from, told by its name or, where only one has it, by its class."""
+    if not any(checks):
         return None
-    check = others[0][0]
-    return lambda value: value is None or (check(value[1]) if type(value) is tuple else check(value))
+    tagged = sum(isinstance(branch, Record) for branch in branches) > 1
+    by_name: dict[object, Check] = {}
+    by_class: dict[type, Check | None] = {}
+    for check, branch in zip(checks, branches, strict=True):
+        if tagged and isinstance(branch, Record):
+            by_name[branch.name] = check or _always
+        else:
+            kind = _class_of(branch)
+            by_class[kind] = None if kind in by_class else check
+
+    def union(value: object) -> bool:
+        if type(value) is tuple:
+            return by_name[value[0]](value[1])
+        check = by_class.get(type(value))
+        return check is None or check(value)
+
+    return union
+
+
+def _always(value: object) -> bool:
+    return True
+
+
+def _class_of(node: Type) -> type:
+    match node:
+        case Primitive(logical=logical) | Fixed(logical=logical) if logical is not None:
+            return Decimal if logical.name == "decimal" else object
+        case Primitive(name=name):
+            return {"int": int, "long": int}.get(name, object)
+        case Array():
+            return list
+        case Map() | Record():
+            return dict
+        case _:
+            return object
 
 
 def _quick_logical(logical: Logical) -> Check:

@@ -199,7 +199,10 @@ class Decoder:
             ) from None
         except _MALFORMED as error:
             plan.scan(data, HEADER_BYTES, where)  # says more precisely what is wrong with the structure
-            raise DecodeError(f"the bytes are not a {plan.name}: {str(error)[:200]}", where=where) from None
+            reason = str(error)[:200] or type(error).__name__
+            if isinstance(error, OverflowError):
+                reason = "a date or time lies outside the years 1 to 9999"
+            raise DecodeError(f"the bytes are not a {plan.name}: {reason}", where=where) from None
 
     def _plan(self, data: bytes, where: str | None) -> _Plan:
         writer_id = _writer_id(data, where)
