@@ -74,8 +74,8 @@ def reconsider(hub: HubState, ctx: choreo.Context) -> None:
 
 
 def expected(hub: HubState, now: datetime) -> int:
-    inherited = hub.delays.mean(at=now) if hub.delays.count(at=now) >= DEPARTURES_MIN else 0.0
-    minutes = int(PERSISTENCE * inherited + hub.weather_minutes)
+    recent = hub.delays.mean(at=now) if hub.delays.count(at=now) >= DEPARTURES_MIN else None
+    minutes = int(PERSISTENCE * (recent or 0.0) + hub.weather_minutes)
     return minutes if minutes >= STEP_MINUTES else 0
 
 
@@ -84,12 +84,15 @@ def warn(flight: BankedFlight, hub: HubState, ctx: choreo.Context) -> None:
     airport = ctx.lookup(Airport, ctx.key)
     name = airport.name if airport else ctx.key
     late = hub.delays.mean(at=ctx.meta.time)
+    recent = (
+        "no departures in the last hour" if late is None else f"the last hour's departures left {late:.0f} minutes late"
+    )
     ctx.emit(
         DelayPredicted(
             flight_id=flight.flight_id,
             predictor="hub_watch",
             minutes=hub.expected_minutes,
-            reason=f"{name}: departures of the last hour were {late:.0f} minutes late on average{hub.weather}",
+            reason=f"{name}: {recent}{hub.weather}",
             scheduled_departure=flight.scheduled_departure,
         )
     )

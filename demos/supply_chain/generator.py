@@ -30,7 +30,7 @@ _TERMS: Final[dict[Priority, Terms]] = {
     "standard": Terms((5, 20), (100, 600)),
     "express": Terms((1, 4), (500, 4000)),
 }
-_PRIORITIES: Final = ("economy", "standard", "standard", "express")
+_PRIORITIES: Final[tuple[Priority, ...]] = ("economy", "standard", "standard", "express")
 
 
 class Handover(NamedTuple):
