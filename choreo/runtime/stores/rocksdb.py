@@ -17,6 +17,8 @@ from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, Writ
 
 from choreo.errors import HostError
 from choreo.kernel.packed import unpack
+from choreo.kernel.values import Failure
+from choreo.runtime.classify import guard
 
 _META: Final = b"\x00position"
 _ROW: Final = b"r"
@@ -64,16 +66,17 @@ class RocksStore:
         blocks.set_block_cache(Cache(BLOCK_CACHE_BYTES))
         blocks.set_bloom_filter(10, False)
         options.set_block_based_table_factory(blocks)
-        try:
-            return Rdict(str(self._path), options, access_type=AccessType.read_write())
-        except Exception as error:
+        # rocksdict raises plain `Exception`; `guard` is the one place that catches it
+        opened = guard(lambda: Rdict(str(self._path), options, access_type=AccessType.read_write()))
+        if isinstance(opened, Failure):
             raise HostError(
-                f"the RocksDB store cannot be opened: {error}",
+                f"the RocksDB store cannot be opened: {opened.message}",
                 code="CH0804",
                 where=str(self._path),
                 hint="another worker may use the same CHOREO_STATE_DIR and instance; or delete the directory, "
                 "it is rebuilt from the changelog",
-            ) from error
+            )
+        return opened
 
     def _read_position(self) -> dict[str, int | str] | None:
         raw = self._db.get(_META)
