@@ -60,7 +60,7 @@ class AgentDefinition:
             TopologyError: CH0103, the event has a handler already, it is no event class, or the function is not such
                 a handler.
         """
-        if not (isinstance(event, type) and issubclass(event, Record) and hasattr(event, "__avro_name__")):
+        if not (isinstance(event, type) and issubclass(event, Record) and event.__avro_schema__):
             raise TopologyError(
                 f"@app.on takes an event class generated from a schema, saw {event!r}",
                 code="CH0103",

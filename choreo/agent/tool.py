@@ -36,8 +36,6 @@ class Tool(Generic[P, R]):
         is_async: whether it is a coroutine function.
     """
 
-    __slots__ = ("__doc__", "__wrapped__", "effect", "function", "is_async", "name", "signature", "timeout_s")
-
     def __init__(self, function: Callable[..., Any], effect: Effect, timeout_s: float) -> None:
         self.function = function
         self.__wrapped__ = function
@@ -60,8 +58,6 @@ class Tool(Generic[P, R]):
 class SyncTool(Tool[P, R]):
     """A tool made from an ordinary function."""
 
-    __slots__ = ()
-
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs the function at once, as if it were no tool."""
         result: R = self.function(*args, **kwargs)
@@ -70,8 +66,6 @@ class SyncTool(Tool[P, R]):
 
 class AsyncTool(Tool[P, R]):
     """A tool made from a coroutine function."""
-
-    __slots__ = ()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         """The function's coroutine, as if it were no tool."""
@@ -131,7 +125,9 @@ def tool(*, effect: Effect, timeout_s: float = 30.0) -> _Decorator:
         raise TopologyError(f"{effect!r} is no effect class", code="CH0103", hint=f"one of {', '.join(EFFECTS)}")
     if not 0 < timeout_s <= TIMEOUT_S_MAX:
         raise TopologyError(
-            f"a tool's timeout_s lies above 0 and not above {TIMEOUT_S_MAX:g}, saw {timeout_s!r}", code="CH0103"
+            f"a tool's timeout_s lies above 0 and not above {TIMEOUT_S_MAX:g}, saw {timeout_s!r}",
+            code="CH0103",
+            hint="for what takes longer, start it with a tool and wait for an event or a timer",
         )
 
     def decorate(function: Callable[..., Any], /) -> Any:
