@@ -34,6 +34,7 @@ from choreo.kernel.restore import Ends, Restored, starting_point
 from choreo.kernel.values import Checkpoint, EntityState, ParkedRow, TimerRow
 from choreo.runtime.facts import ClusterFacts, unreachable, wait_result
 from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, reader, transactional_producer
+from choreo.runtime.kafka_config import admin as admin_settings
 from choreo.runtime.records import InternalRecords
 from choreo.runtime.stores.memory import MemoryStore
 from choreo.runtime.stores.rocksdb import RocksStore
@@ -51,7 +52,7 @@ class Store(Protocol):
 
     def get(self, entity: str, /) -> bytes | None: ...
     def provenance(self, entity: str, /) -> str | None: ...
-    def apply(self, writes: Any, next_offset: int | None) -> None: ...
+    def apply(self, writes: Any, next_offset: int | None, at_ms: int) -> None: ...
     def position(self) -> int | None: ...
     def close(self) -> None: ...
 
@@ -131,7 +132,7 @@ class Restorer:
 
     def _run(self) -> None:
         try:
-            admin = AdminClient({"bootstrap.servers": self._config.bootstrap, **self._config.security})
+            admin = AdminClient(admin_settings(self._config.bootstrap, self._config.security))
             while not self._stopping.is_set():
                 request = self._requests.get()
                 if request is None:
@@ -337,7 +338,7 @@ class Restorer:
         records = self._records
         if table is not None:
             writes = [(message.key().decode(), records.packed_row(message)) for message in messages]
-            building.stores[table].apply(writes, messages[-1].offset() + 1)
+            building.stores[table].apply(writes, messages[-1].offset() + 1, self._now_ms())
         elif topic == self._config.journal:
             for message in messages:
                 entry = records.journal_entry(message.key(), message.value())

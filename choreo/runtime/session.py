@@ -463,7 +463,7 @@ class Session:
             by_store.setdefault((number, table), []).append((entity, packed))
         for (number, table), writes in by_store.items():
             end = self._transaction.ends.get((self._changelogs[table], number))
-            self._stores[number][table].apply(writes, end)
+            self._stores[number][table].apply(writes, end, self._now_ms())
 
     def _not_committed(self, burst: Burst, ended: Ended) -> None:
         """What becomes of a burst that did not commit: one rule for each way (DESIGN: commit)."""

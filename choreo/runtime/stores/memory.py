@@ -20,8 +20,8 @@ class MemoryStore:
         packed = self._rows.get(entity)
         return None if packed is None else unpack(packed)[0]
 
-    def apply(self, writes: Iterable[tuple[str, bytes | None]], next_offset: int | None) -> None:
-        """Takes committed rows (None deletes). ``next_offset`` of the changelog is of no use here."""
+    def apply(self, writes: Iterable[tuple[str, bytes | None]], next_offset: int | None, at_ms: int) -> None:
+        """Takes committed rows (None deletes). Changelog offset and time are of no use here."""
         rows = self._rows
         for entity, packed in writes:
             if packed is None:

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
 
@@ -28,6 +28,12 @@ BLOCK_CACHE_BYTES: Final = 16 * 1024 * 1024
 """Per store, for the same reason."""
 
 
+class _Position(TypedDict):
+    topic_id: str
+    offset: int
+    at_ms: int
+
+
 class RocksStore:
     """Committed rows of one table and partition.
 
@@ -42,7 +48,6 @@ class RocksStore:
     def __init__(self, path: Path, *, topic_id: str, log_end: int, tombstones_kept_ms: int, now_ms: int) -> None:
         self._path = path
         self._topic_id = topic_id
-        self._now_ms = now_ms
         self._db = self._open()
         position = self._read_position()
         if position is not None:
@@ -50,7 +55,7 @@ class RocksStore:
             if position["topic_id"] != topic_id or position["offset"] > log_end or too_old:
                 self._wipe()
                 position = None
-        self._position: int | None = None if position is None else int(position["offset"])
+        self._position: int | None = None if position is None else position["offset"]
         if position is None and next(iter(self._db.keys()), None) is not None:
             self._wipe()  # rows without a position: cannot be trusted
 
@@ -78,9 +83,12 @@ class RocksStore:
             )
         return opened
 
-    def _read_position(self) -> dict[str, int | str] | None:
+    def _read_position(self) -> _Position | None:
         raw = self._db.get(_META)
-        return None if raw is None else json.loads(raw)
+        if raw is None:
+            return None
+        position: _Position = json.loads(raw)
+        return position
 
     def _wipe(self) -> None:
         self._db.close()
@@ -96,7 +104,7 @@ class RocksStore:
         packed = self.get(entity)
         return None if packed is None else unpack(packed)[0]
 
-    def apply(self, writes: Iterable[tuple[str, bytes | None]], next_offset: int | None) -> None:
+    def apply(self, writes: Iterable[tuple[str, bytes | None]], next_offset: int | None, at_ms: int) -> None:
         """Takes committed rows (None deletes) and the changelog offset behind the last of them, atomically."""
         batch = WriteBatch(raw_mode=True)
         for entity, packed in writes:
@@ -107,15 +115,9 @@ class RocksStore:
         if next_offset is not None:
             self._position = max(next_offset, self._position or 0)
         if self._position is not None:
-            batch.put(
-                _META,
-                json.dumps({"topic_id": self._topic_id, "offset": self._position, "at_ms": self._now_ms}).encode(),
-            )
+            position = _Position(topic_id=self._topic_id, offset=self._position, at_ms=at_ms)
+            batch.put(_META, json.dumps(position).encode())
         self._db.write(batch)
-
-    def mark(self, now_ms: int) -> None:
-        """Wall time of what is applied from now on."""
-        self._now_ms = now_ms
 
     def position(self) -> int | None:
         return self._position
