@@ -28,6 +28,9 @@ def common(bootstrap: str, security: Mapping[str, str]) -> Settings:
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2_000,
         "log.connection.close": False,
+        # librdkafka's default, "rebootstrap", decommissions the coordinator when all brokers are away at once; a
+        # send_offsets_to_transaction under way then never returns, not even at its timeout (measured on 2.16.1).
+        "metadata.recovery.strategy": "none",
         **security,
     }
 
