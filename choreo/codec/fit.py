@@ -165,15 +165,13 @@ def _read_union(checks: list[Check | None], branches: tuple[Type, ...]) -> Check
     """The check of the branch that a value came from, told by its name or, where only one has it, by its class."""
     if not any(checks):
         return None
-    tagged = sum(isinstance(branch, Record) for branch in branches) > 1
     by_name: dict[object, Check] = {}
     by_class: dict[type, Check | None] = {}
     for check, branch in zip(checks, branches, strict=True):
-        if tagged and isinstance(branch, Record):
+        if isinstance(branch, Record | Enum | Fixed):
             by_name[branch.name] = check or _always
-        else:
-            kind = _class_of(branch)
-            by_class[kind] = None if kind in by_class else check
+        kind = _class_of(branch)
+        by_class[kind] = None if kind in by_class else check
 
     def union(value: object) -> bool:
         if type(value) is tuple:

@@ -123,7 +123,7 @@ class Names:
 
     def inlined(self, full: str) -> dict[str, Json]:
         """The definition of ``full`` with everything it uses written out."""
-        body = _Inliner(self).named(full, full)
+        body = _Inliner(self).named(full)
         assert isinstance(body, dict), "a named type is written out where it is first used"
         return body
 
@@ -150,13 +150,13 @@ class _Inliner:
         self._names = names
         self._written: set[str] = set()
 
-    def named(self, full: str, where: str) -> Json:
+    def named(self, full: str) -> Json:
         if full in self._written:
             return full
         self._written.add(full)
         definition = self._names.definitions[full]
         body, namespace = definition.body, definition.namespace
-        place = f"{definition.file}: {full}" if where == full else f"{definition.file}: {where}"
+        place = f"{definition.file}: {full}"
         out: dict[str, Json] = {"type": body["type"], "name": full}
         aliases = body.get("aliases", [])
         if not isinstance(aliases, list) or not all(isinstance(one, str) for one in aliases):
@@ -212,7 +212,7 @@ class _Inliner:
 
     def type(self, body: Json, namespace: str, where: str) -> Json:
         if isinstance(body, str):
-            return body if body in PRIMITIVES else self.named(self._names.resolve(body, namespace, where), where)
+            return body if body in PRIMITIVES else self.named(self._names.resolve(body, namespace, where))
         if isinstance(body, list):
             return self._union(body, namespace, where)
         if not isinstance(body, dict):
@@ -223,7 +223,7 @@ class _Inliner:
         if not isinstance(kind, str):
             refuse("a type object needs a 'type'", where)
         if kind in _NAMED:
-            return self.named(full_name(body, namespace, where), where)
+            return self.named(full_name(body, namespace, where))
         if kind in ("array", "map"):
             part = "items" if kind == "array" else "values"
             if part not in body:
@@ -233,7 +233,7 @@ class _Inliner:
             _refuse_window(inner, where)
             return _ordered({"type": kind, part: inner, **rest})
         if kind not in PRIMITIVES:
-            return self.named(self._names.resolve(kind, namespace, where), where)
+            return self.named(self._names.resolve(kind, namespace, where))
         if len(body) == 1:
             return kind
         _check_logical(body, kind, where)
