@@ -46,7 +46,8 @@ class _Boot(BootStrategy):  # type: ignore[misc]  # Faust's stubs are not read, 
     """Faust's boot without a producer of its own: a timer that sends starts one when it first needs it."""
 
     def producer_only(self) -> Iterable[Any]:
-        return self._chain(self.sensors(), self.web_server())
+        services: Iterable[Any] = self._chain(self.sensors(), self.web_server())
+        return services
 
 
 class App(faust.App):  # type: ignore[misc]  # as above
@@ -69,7 +70,9 @@ class App(faust.App):  # type: ignore[misc]  # as above
     def __init__(self, topology: str | None = None, /, *, agent: str, **faust_settings: Any) -> None:
         self.definition = AgentDefinition(agent)
         self._topology_file = topology
+        self._given_settings = faust_settings
         self._engine_service: EngineService | None = None
+        self._is_up = False
         self.on_failure = self._crash_with
         super().__init__(agent, **faust_settings)
 
@@ -100,7 +103,7 @@ class App(faust.App):  # type: ignore[misc]  # as above
             site = self._site
         except ChoreoError as error:
             raise _shown_by_faust(error) from error
-        _, given = self._default_options
+        given = self._given_settings
         derived = faust_settings(site, Worker)
         if "web_port" not in given and "WEB_PORT" not in os.environ:
             derived["web_port"] = _free_port(given.get("web_bind", derived["web_bind"]))
@@ -149,11 +152,12 @@ class App(faust.App):  # type: ignore[misc]  # as above
 
     def on_webserver_init(self, web: Any) -> None:
         """Add choreo's pages to Faust's."""
-        add_pages(web, self._site, lambda: self._engine_service, lambda: self.started)
+        add_pages(web, self._site, lambda: self._engine_service, lambda: self._is_up)
 
     async def on_started_init_extra_services(self) -> None:
         """Start the engine after everything of Faust's, so that it stops first."""
         await super().on_started_init_extra_services()
+        self._is_up = True  # Faust's tables, if it has any, are recovered by now
         if self.producer_only and self._engine_service is None:
             self._engine_service = EngineService(
                 self._site,
@@ -198,15 +202,18 @@ def _free_port(host: str) -> int:
     return WEB_PORT_FIRST
 
 
+class _ShownByClick(click.ClickException):
+    """Makes click print an error as one line and exit with the error's code."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(str(self), err=True)
+
+
 def _shown_by_faust(error: ChoreoError) -> ChoreoError:
     """The same error, in a form that the ``faust`` command prints as one line instead of a traceback."""
 
-    class Shown(type(error), click.ClickException):  # type: ignore[misc]  # a class made for one object
-        def show(self, file: Any = None) -> None:
-            click.echo(str(self), err=True)
-
-    Shown.__name__ = Shown.__qualname__ = type(error).__name__
-    return Shown(
+    kind = type(error)
+    shown: ChoreoError = type(kind.__name__, (kind, _ShownByClick), {})(
         error.message,
         code=error.code,
         where=error.where,
@@ -215,3 +222,4 @@ def _shown_by_faust(error: ChoreoError) -> ChoreoError:
         in_doubt=error.in_doubt,
         fault=error.fault,
     )
+    return shown

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import faust
+from confluent_kafka import KafkaException
 
 from choreo.errors import ChoreoError, EngineError, FencedSignal
 from choreo.runtime.preflight import admin_client, check_topics, cluster_topics
@@ -65,6 +66,9 @@ class EngineThread(Protocol):
         """A frozen snapshot; may be called from any thread."""
         ...
 
+
+# What librdkafka calls being replaced: as a static member of the group, or as the owner of the transactional id.
+FENCED: Final = frozenset({"_FENCED", "FENCED_INSTANCE_ID", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH"})
 
 MakeEngine = Callable[[Site, str, Callable[[BaseException], None]], EngineThread]
 """(site, instance name, called from the engine's thread when it fails) → engine, not yet started."""
@@ -128,7 +132,7 @@ class EngineService(faust.Service):  # type: ignore[misc]  # Faust's stubs are n
 
     def _failed(self, failure: BaseException) -> None:
         """The engine's thread ended with a failure; runs on the event loop."""
-        if isinstance(failure, FencedSignal):
+        if _is_fenced(failure):
             failure = EngineError(
                 f"another worker with the instance name {self.instance!r} has taken over",
                 code="CH0306",
@@ -175,3 +179,18 @@ class EngineService(faust.Service):  # type: ignore[misc]  # Faust's stubs are n
             return Health(False, "restoring, or waiting for partitions")
         return Health(True, "ready")
 
+
+def _is_fenced(failure: BaseException) -> bool:
+    """Whether a newer worker took over.
+
+    librdkafka reports it on two ways, and when both meet inside one of its calls Python wraps them in a
+    ``SystemError``; so the whole chain of causes is looked at.
+    """
+    seen: BaseException | None = failure
+    while seen is not None:
+        if isinstance(seen, FencedSignal):
+            return True
+        if isinstance(seen, KafkaException) and seen.args[0].name() in FENCED:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

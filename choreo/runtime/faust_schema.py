@@ -32,7 +32,6 @@ from choreo.kernel.ids import Identity
 from choreo.kernel.values import Delivery, Envelope, InputTopic
 from choreo.ports import Registry
 from choreo.runtime.producer import root_headers
-from choreo.runtime.registry_choice import open_registry
 from choreo.runtime.site import Site
 from choreo.topology import names
 
@@ -48,7 +47,7 @@ class Wire:
 
     @cached_property
     def registry(self) -> Registry:
-        return open_registry(self.site.project, self.site.topology)
+        return self.site.project.registry(self.site.topology)
 
     @cached_property
     def schemas(self) -> SchemaSet:
@@ -78,7 +77,7 @@ class Wire:
         """Value of a message: an instance of the class that the code asked for, or a dict of the declared record."""
         declared = self.schema_of(message.topic)
         assert declared is not None
-        reader = declared if wanted is None else Schema.parse(wanted.__avro_schema__, wanted.__avro_name__)
+        reader = declared if wanted is None else wanted._schema()
         decoder = self._decoders.get(reader)
         if decoder is None:
             decoder = self._decoders[reader] = Decoder(reader, self.registry.schema_by_id)
@@ -117,7 +116,7 @@ class Wire:
     def _written_by(self, event: type[Record], declared: Schema, topic: str) -> Schema:
         if event.__avro_name__ != declared.full_name:
             raise SchemaError(f"{topic} carries {declared.full_name}, saw a {event.__avro_name__}", code="CH0204")
-        return Schema.parse(event.__avro_schema__, event.__avro_name__)
+        return event._schema()
 
     def _encoder(self, topic: str, schema: Schema) -> Encoder:
         encoder = self._encoders.get((topic, schema))
@@ -201,25 +200,29 @@ class AvroTopic(faust.Topic):  # type: ignore[misc]
 
     wire: Wire
 
-    def as_future_message(self, key: Any = None, value: Any = None, **options: Any) -> Any:
-        """Faust's one place where a message takes its final form."""
+    def as_future_message(
+        self,
+        key: Any = None,
+        value: Any = None,
+        partition: Any = None,
+        timestamp: Any = None,
+        headers: Any = None,
+        *more: Any,
+        **options: Any,
+    ) -> Any:
+        """Faust's one place where a message takes its final form: bytes and headers are made here."""
         topic = self.get_topic_name()
-        if value is None or isinstance(value, bytes) or self._is_fausts_own(topic):
-            if topic in self.wire.changelogs and key is not None:
+        is_row = topic in self.wire.changelogs
+        if is_row:
+            key = self.wire.key(topic, key, value)
+        if value is not None and not isinstance(value, bytes) and (is_row or not self.internal):
+            encoded = self.wire.encode(topic, value)
+            if not is_row:
                 key = self.wire.key(topic, key, value)
-            return super().as_future_message(key=key, value=value, **options)
-        encoded = self.wire.encode(topic, value)
-        message_key = self.wire.key(topic, key, value)
-        headers = None if topic in self.wire.changelogs else list(self.wire.headers(topic, message_key))
-        given = dict(options.pop("headers", None) or {})
-        if headers is not None:
-            options["headers"] = [*headers, *given.items()]
-        for serializer in ("key_serializer", "value_serializer"):
-            options[serializer] = "raw"
-        return super().as_future_message(key=message_key, value=encoded, **options)
-
-    def _is_fausts_own(self, topic: str) -> bool:
-        return self.internal and topic not in self.wire.changelogs
+                given = headers.items() if isinstance(headers, Mapping) else headers or ()
+                headers = [*self.wire.headers(topic, key), *given]
+            value = encoded
+        return super().as_future_message(key, value, partition, timestamp, headers, *more, **options)
 
     def prepare_key(self, key: Any, key_serializer: Any, schema: Any = None, headers: Any = None) -> Any:
         """Bytes are final."""

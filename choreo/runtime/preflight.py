@@ -22,10 +22,10 @@ from choreo.topology.model import Agent, Topology
 TOPICS_SHOWN_MAX: Final = 6
 
 
-def needed_topics(topology: Topology, agent: Agent) -> dict[str, int]:
-    """Topics an agent's worker reads or writes, with their partition counts."""
+def needed_topics(topology: Topology, agent: Agent) -> dict[str, int | None]:
+    """Topics an agent's worker reads or writes, with their partition counts where those matter."""
     count = topology.partitions_of(agent.name)
-    needed = {name: topology.topics[name].partitions for name in (*agent.reads, *agent.writes)}
+    needed: dict[str, int | None] = {name: topology.topics[name].partitions for name in (*agent.reads, *agent.writes)}
     for name in agent.tables:
         table = topology.tables[name]
         if table.reference:
@@ -35,6 +35,9 @@ def needed_topics(topology: Topology, agent: Agent) -> dict[str, int]:
     if agent.kind != "faust":
         for internal in (names.journal, names.timers, names.parked, names.dead_letters, names.settled):
             needed[internal(topology.name, agent.name)] = count
+        if agent.audit != "off":
+            # shared by all agents of the topology, with the partitions that the first of them gave it
+            needed[names.decisions(topology.name)] = None
     return needed
 
 
@@ -75,7 +78,7 @@ def check_topics(topology: Topology, agent: Agent, existing: Mapping[str, int]) 
         )
     external = {name for name in agent.reads if topology.topics[name].external}
     for name, partitions in needed.items():
-        if existing[name] != partitions and name not in external:
+        if partitions is not None and existing[name] != partitions and name not in external:
             raise HostError(
                 f"topic {name} has {existing[name]} partitions, the topology says {partitions}",
                 code="CH0805",

@@ -18,14 +18,12 @@ from confluent_kafka import Producer as KafkaProducer
 
 from choreo.agent.record import Record
 from choreo.codec.keys import encode_key
-from choreo.codec.schema import Schema
 from choreo.codec.wire import Encoder
 from choreo.errors import ChoreoError, HostError, SchemaError, UndeclaredError
 from choreo.kernel.envelope import Header, constant_headers, rfc3339
 from choreo.kernel.ids import SPAN_ID_CHARS, Identity, trace_id
 from choreo.runtime import kafka_config
 from choreo.runtime.project import Project
-from choreo.runtime.registry_choice import open_registry
 from choreo.topology.model import Topic, Topology
 
 SOURCE: Final = "producer"
@@ -75,7 +73,7 @@ class Producer:
         project = Project.find()
         self._topology = project.load_topology(project.settings.topology or topology)
         self._bootstrap = brokers or project.bootstrap(self._topology)
-        self._registry = open_registry(project, self._topology)
+        self._registry = project.registry(self._topology)
         self._identity = Identity(self._topology.name, SOURCE)
         self._routes: dict[tuple[type[Record], str | None], _Route] = {}
         self._refused: ChoreoError | None = None
@@ -193,7 +191,7 @@ class Producer:
     def _route(self, event: type[Record], wanted: str | None) -> _Route:
         """Topic, encoder and headers of an event class."""
         topic = topic_of(self._topology, event, wanted)
-        schema = Schema.parse(event.__avro_schema__, event.__avro_name__)
+        schema = event._schema()
         schema_id = self._registry.id_for(f"{topic.name}-value", schema)
         route = _Route(topic, Encoder(schema_id, schema), constant_headers(self._identity, schema.full_name))
         self._routes[(event, wanted)] = route
@@ -238,7 +236,7 @@ def client_settings(bootstrap: str, security: Mapping[str, str], transactional_i
         "max.in.flight.requests.per.connection": 5,
         "linger.ms": 10,
         "batch.size": 262_144,
-        "compression.type": "lz4",
+        "compression.type": "none",
         "queue.buffering.max.messages": 100_000,
         "queue.buffering.max.kbytes": 131_072,
         "partitioner": "murmur2_random",

@@ -14,7 +14,9 @@ from typing import Final
 
 from choreo.codec.schema import SchemaSet
 from choreo.errors import HostError, TopologyError
+from choreo.ports import Registry
 from choreo.runtime.builtin_schemas import library_texts
+from choreo.runtime.registry_choice import open_registry
 from choreo.runtime.settings import Settings
 from choreo.topology.model import Topology
 from choreo.topology.parse import Parsed, parse
@@ -168,6 +170,10 @@ class Project:
     def registry_address(self, topology: Topology) -> str:
         """``file``, or the URL of the schema registry."""
         return self.settings.schema_registry or topology.cluster.schema_registry
+
+    def registry(self, topology: Topology) -> Registry:
+        """The schema registry of a topology; connects when first asked."""
+        return open_registry(self.registry_address(topology), self.root / SCHEMAS)
 
     def shown(self, file: Path) -> str:
         """A path as people type it: from the root if it lies below, else whole."""
