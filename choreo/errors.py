@@ -28,6 +28,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "CH0103": "The agent or table used in code is not what the topology declares.",
     "CH0104": "The topology file's format version is missing, or is not one that this choreo reads.",
     "CH0105": "A `${VARIABLE}` of the topology file is not set or not written right.",
+    "CH0106": "A planned change of a topic would tear state from its events, or lose data; plan and apply refuse it.",
     "CH0110": "An agent or a flow names a topic that is not declared.",
     "CH0111": "An agent names a table that is not declared.",
     "CH0112": "An agent names a tool or a model that is not declared.",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from choreo.errors import CATALOGUE
 from choreo.runtime.settings import SETTINGS
+from choreo.topology.pages import fields_page, json_schema_page, lints_page
 
 HERE = Path(__file__).parent
 NOTICE = "<!-- Written by docs/generate.py from the code; edit there. -->\n"
@@ -72,7 +73,13 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"errors.md": errors_page, "settings.md": settings_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "errors.md": errors_page,
+    "lints.md": lints_page,
+    "settings.md": settings_page,
+    "topology.md": fields_page,
+    "topology.schema.json": json_schema_page,
+}
 
 
 def stale() -> list[str]:

@@ -302,6 +302,8 @@ class Integer:
         return {"anyOf": [{"type": "integer", "minimum": self.low, "maximum": self.high}, _INTERPOLATED]}
 
     def words(self) -> str:
+        if self.low == self.high:
+            return f"the number {self.low}"
         return f"a whole number from {self.low} to {self.high}{' ' if self.unit else ''}{self.unit}"
 
 

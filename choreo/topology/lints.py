@@ -12,7 +12,7 @@ from choreo.topology.model import Topology
 from choreo.topology.problems import Lint, in_order
 from choreo.topology.rules import RULES, View
 
-__all__ = ["THEMES", "Lint", "lint"]
+__all__ = ["RULES", "THEMES", "Lint", "lint"]
 
 # Order and headings of docs/lints.md; importing the modules registers their rules.
 THEMES = {
