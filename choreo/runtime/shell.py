@@ -98,7 +98,7 @@ class EngineShell:
         self._config = config
         self._call = call
         self._on_failure = on_failure
-        self._calls: Calls | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = threading.Event()
         self._drain_until = 0.0
         self._polled_at = time.monotonic()
@@ -108,7 +108,7 @@ class EngineShell:
         self._thread = threading.Thread(target=self._run, name="choreo-engine", daemon=True)
 
     def start(self, loop: asyncio.AbstractEventLoop, /) -> None:
-        self._calls = Calls(loop, self._call)
+        self._loop = loop
         self._thread.start()
 
     async def stop(self, drain_s: float, /) -> None:
@@ -167,10 +167,11 @@ class EngineShell:
                 self._stopping.wait(min(RESTART_BACKOFF_S * 2 ** (failed - 1), RESTART_BACKOFF_S_MAX))
 
     def _one_session(self) -> None:
-        assert self._calls is not None
+        assert self._loop is not None
         self._polled_at = time.monotonic()
         self._sessions += 1
-        session = Session(self._config, self._calls, _now_ms)
+        # calls of its own: a late answer of an earlier session's call must not reach a step of this one
+        session = Session(self._config, Calls(self._loop, self._call), _now_ms)
         self._session = session
         orderly = False
         try:
