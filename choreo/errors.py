@@ -163,7 +163,7 @@ class ChoreoError(Exception):
     @property
     def exit_code(self) -> int:
         """Exit code of a command that ends with this error."""
-        return {"CH0801": EXIT_UNREACHABLE, "CH0807": EXIT_USAGE}.get(self.code, EXIT_REFUSED)
+        return {"CH0207": EXIT_UNREACHABLE, "CH0801": EXIT_UNREACHABLE, "CH0807": EXIT_USAGE}.get(self.code, EXIT_REFUSED)
 
 
 class TopologyError(ChoreoError):
