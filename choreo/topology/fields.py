@@ -117,7 +117,7 @@ class Reading:
             return self.report(
                 "CH0105", node.position, message, f"at most {TEXT_CHARS_MAX} characters", "check the variable's value"
             )
-        return Scalar(text, True, node.position)
+        return Scalar(text, True, node.position, filled=True)
 
 
 class Kind(Protocol):
@@ -191,7 +191,7 @@ def shown(path: Path) -> str:
 
 def is_null(node: Node) -> bool:
     """Whether a node says "nothing here"."""
-    return isinstance(node, Scalar) and node.plain and node.text in _NULL
+    return isinstance(node, Scalar) and node.plain and not node.filled and node.text in _NULL
 
 
 def seen(node: Node) -> str:
@@ -211,10 +211,12 @@ def seen(node: Node) -> str:
 
 
 def is_text(node: Scalar) -> bool:
-    """Whether a plain scalar is text by the core schema of YAML 1.2 (a quoted one always is)."""
+    """Whether a scalar is text: quoted, from a variable, or by the core schema of YAML 1.2."""
     text = node.text
-    return not node.plain or not (
-        text in _NULL or text in _TRUE or text in _FALSE or _INTEGER.fullmatch(text) or _FLOAT.fullmatch(text)
+    return (
+        node.filled
+        or not node.plain
+        or not (text in _NULL or text in _TRUE or text in _FALSE or _INTEGER.fullmatch(text) or _FLOAT.fullmatch(text))
     )
 
 
@@ -239,7 +241,7 @@ class Text:
             return reading.report(
                 "CH0102", node.position, f"{shown(path)} is {seen(node)}", self.words(), self.hint or "write text here"
             )
-        if not is_text(node) and "${" not in node.text and _reads_as_other(node):
+        if not is_text(node):
             return reading.report(
                 "CH0102",
                 node.position,
@@ -271,10 +273,6 @@ class Text:
 
     def words(self) -> str:
         return self.what
-
-
-def _reads_as_other(node: Scalar) -> bool:
-    return not is_text(node)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,12 +43,21 @@ CORE_TAGS: Final = frozenset({"!", "str", "int", "float", "bool", "null", "seq",
 
 @dataclass(slots=True)
 class Scalar:
-    """A single value as written. ``plain``: without quotes, so that it may be a number, a boolean or null."""
+    """A single value as written.
+
+    Args:
+        text: without its quotes.
+        plain: it had none, so that it may be a number, a boolean or null.
+        position: where it begins.
+        size: nodes that it counts for.
+        filled: it came out of variables, which have no types: it is whatever its field wants.
+    """
 
     text: str
     plain: bool
     position: Position
     size: int = 1
+    filled: bool = False
 
 
 @dataclass(slots=True)
