@@ -6,11 +6,11 @@ import getpass
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from choreo.cli._design import open_project
 from choreo.errors import HostError
 
 if TYPE_CHECKING:
@@ -50,14 +50,7 @@ class Target:
         Raises:
             ChoreoError: no project, no such file, errors in it, or a bad setting.
         """
-        import os
-
-        from choreo.runtime.project import Project
-
-        environment = dict(os.environ)
-        if brokers is not None:
-            environment["CHOREO_BROKERS"] = brokers
-        project = Project.find(Path.cwd(), environment=environment)
+        project = open_project(brokers=brokers)
         return cls(project, project.load_topology(topology))
 
     @property

@@ -18,12 +18,14 @@ from confluent_kafka import Producer as KafkaProducer
 
 from choreo.agent.record import Record
 from choreo.codec.keys import encode_key
+from choreo.codec.schema import Schema
 from choreo.codec.wire import Encoder
 from choreo.errors import ChoreoError, HostError, SchemaError, UndeclaredError
 from choreo.kernel.envelope import Header, constant_headers, rfc3339
 from choreo.kernel.ids import SPAN_ID_CHARS, Identity, trace_id
 from choreo.runtime import kafka_config
 from choreo.runtime.project import Project
+from choreo.runtime.registry_choice import value_subject
 from choreo.topology.model import Topic, Topology
 
 SOURCE: Final = "producer"
@@ -71,11 +73,21 @@ class Producer:
         transactional_id: str | None = None,
     ) -> None:
         project = Project.find()
-        self._topology = project.load_topology(project.settings.topology or topology)
+        self._start(project, project.load_topology(project.settings.topology or topology), brokers, transactional_id)
+
+    @classmethod
+    def _of(cls, project: Project, topology: Topology, *, transactional_id: str | None = None) -> Producer:
+        """A producer for a topology that is loaded already (the command line)."""
+        producer = cls.__new__(cls)
+        producer._start(project, topology, None, transactional_id)
+        return producer
+
+    def _start(self, project: Project, topology: Topology, brokers: str | None, transactional_id: str | None) -> None:
+        self._topology = topology
         self._bootstrap = brokers or project.bootstrap(self._topology)
         self._registry = project.registry(self._topology)
         self._identity = Identity(self._topology.name, SOURCE)
-        self._routes: dict[tuple[type[Record], str | None], _Route] = {}
+        self._routes: dict[tuple[type[Record] | Schema, str | None], _Route] = {}
         self._refused: ChoreoError | None = None
         self._transactional = transactional_id is not None
         self._in_transaction = False
@@ -112,11 +124,28 @@ class Producer:
             SchemaError: CH0204, the event does not fit its schema; CH0205, the schema is not registered; CH0206, key.
             HostError: an earlier event could not be delivered.
         """
-        self._raise_refused()
         route = self._routes.get((type(event), topic)) or self._route(type(event), topic)
-        values = event._to_avro()
+        return self._send(route, event._to_avro(), at, key)
+
+    def send_values(
+        self,
+        schema: Schema,
+        values: Mapping[str, object],
+        *,
+        topic: str,
+        at: datetime | None = None,
+        key: str | None = None,
+    ) -> str:
+        """As ``send``, for values of a schema without its generated class (the command line)."""
+        route = self._routes.get((schema, topic))
+        if route is None:
+            route = self._routes[(schema, topic)] = self._route_of(self._topology.topics[topic], schema)
+        return self._send(route, values, at, key)
+
+    def _send(self, route: _Route, values: Mapping[str, object], at: datetime | None, key: str | None) -> str:
+        self._raise_refused()
         value = route.encoder.encode(values)
-        message_key = encode_key([values[name] for name in route.topic.key]) if key is None else key.encode()
+        message_key = encode_key([values.get(name) for name in route.topic.key]) if key is None else key.encode()
         event_id = os.urandom(16).hex()
         headers = root_headers(route.constants, event_id, message_key, datetime.now(UTC) if at is None else at)
         self.send_bytes(route.topic.name, message_key, value, headers)
@@ -190,12 +219,13 @@ class Producer:
 
     def _route(self, event: type[Record], wanted: str | None) -> _Route:
         """Topic, encoder and headers of an event class."""
-        topic = topic_of(self._topology, event, wanted)
-        schema = event._schema()
-        schema_id = self._registry.id_for(f"{topic.name}-value", schema)
-        route = _Route(topic, Encoder(schema_id, schema), constant_headers(self._identity, schema.full_name))
+        route = self._route_of(topic_of(self._topology, event, wanted), event._schema())
         self._routes[(event, wanted)] = route
         return route
+
+    def _route_of(self, topic: Topic, schema: Schema) -> _Route:
+        schema_id = self._registry.id_for(value_subject(topic.name), schema)
+        return _Route(topic, Encoder(schema_id, schema), constant_headers(self._identity, schema.full_name))
 
     def _delivered(self, error: KafkaError | None, message: Any) -> None:
         if error is not None and self._refused is None:
