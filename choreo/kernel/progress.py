@@ -114,7 +114,13 @@ class Progress:
         for start, end in self._restored:
             if end > self.position:
                 done.append((max(start, self.position), end))
-        return Snapshot(low, tuple(_joined(done)) if done else ())
+        if not done:
+            return Snapshot(low, ())
+        ranges = _joined(done)
+        if ranges[0][0] <= low:
+            # nothing is unfinished and the position lies inside a range of the last owner: low moves to its end
+            low = ranges.pop(0)[1]
+        return Snapshot(low, tuple(ranges))
 
     def _was_finished(self, offset: int) -> bool:
         if offset >= self._restored[-1][1]:
