@@ -29,6 +29,7 @@ RISK_MINUTES = 45  # less is not worth a shipper's time
 WORSE_MINUTES = 30  # propose again when it got worse by this much
 KILOGRAMS_PER_SEAT = 8  # room for freight beside the luggage
 SEATS_UNKNOWN = 150
+SEATS_MIN = 50  # the register says 2 or 4 of some airliners
 
 app = choreo.App("topologies/supply_chain.yaml", agent="load_planner")
 
@@ -37,7 +38,7 @@ app = choreo.App("topologies/supply_chain.yaml", agent="load_planner")
 async def open_flight(event: FlightPlanned, ctx: choreo.Context) -> None:
     plan = ctx.row(LoadPlan)
     plane = ctx.lookup(Plane, event.tail_number) if event.tail_number else None
-    plan.capacity_kg = KILOGRAMS_PER_SEAT * (plane.seats if plane else SEATS_UNKNOWN)
+    plan.capacity_kg = KILOGRAMS_PER_SEAT * (max(plane.seats, SEATS_MIN) if plane else SEATS_UNKNOWN)
     plan.scheduled_departure = event.scheduled_departure
     plan.origin = event.origin
     plan.alternatives = event.alternatives

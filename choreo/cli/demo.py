@@ -6,23 +6,26 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from choreo.cli._design import open_project
 from choreo.cli._output import emit_json, json_option
 from choreo.errors import EXIT_OK, EXIT_REFUSED, HostError
 
 if TYPE_CHECKING:
     from choreo.cli._demo.interface import Demo
     from choreo.cli._demo.run import Stage
+    from choreo.runtime.project import Project
 
 DEMOS: Final = "demos"
 EVENTS_DEFAULT: Final = 20_000
 RATE_DEFAULT: Final = 1_000.0
-"""Events a second. Two cores carry Kafka, five workers and the feed at this pace without a queue building up, so that the
-latencies are those of the work and not of waiting in line."""
+"""Events a second. Two cores carry Kafka, five workers and the feed at this pace without a queue building up, so that
+the latencies are those of the work and not of waiting in line."""
 
 
 @click.command("demo")
@@ -30,7 +33,7 @@ latencies are those of the work and not of waiting in line."""
 @click.option("--events", type=click.IntRange(1), default=EVENTS_DEFAULT, show_default=True, help="How many events.")
 @click.option("--rate", type=click.FloatRange(1), default=RATE_DEFAULT, show_default=True, help="Events a second.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of what the demo makes up.")
-@click.option("--brokers", metavar="HOST:PORT", help="A Kafka that runs already. Default: one of its own, thrown away after.")
+@click.option("--brokers", metavar="HOST:PORT", help="A Kafka that runs already. Default: one for this run only.")
 @json_option
 def command(name: str, events: int, rate: float, seed: int, brokers: str | None, as_json: bool) -> int:
     """Run a demo of this project: broker, topics, one worker process for each agent, events, report.
@@ -41,15 +44,14 @@ def command(name: str, events: int, rate: float, seed: int, brokers: str | None,
     from choreo.cli._demo.report import as_json as json_of
     from choreo.cli._demo.report import as_text, report_of
     from choreo.cli._demo.run import run
-    from choreo.runtime.project import Project
 
-    project = Project.find()
+    project = open_project(brokers=brokers)
     demo = find_demo(project.root, name)
-    with _broker(brokers or project.settings.brokers) as bootstrap, TerminalProgress() as progress:
+    with _cluster(project) as reached, TerminalProgress() as progress:
         progress.phase("reading the events")
         facts = list(demo.facts(events=events, seed=seed))
         progress.phase("creating topics, loading reference tables")
-        stage = _prepare(demo, project, bootstrap)
+        stage = _stage(demo, reached)
         outcome = run(stage, facts, rate=rate, progress=progress)
     report = report_of(name, demo, outcome, agents=len(stage.topology.agents))
     if as_json:
@@ -80,10 +82,10 @@ def find_demo(root: Path, name: str) -> Demo:
 
 
 @contextmanager
-def _broker(brokers: str | None) -> Iterator[str]:
-    """Addresses of the cluster that was named, or of an embedded broker that lives as long as the block."""
-    if brokers:
-        yield brokers
+def _cluster(project: Project) -> Iterator[Project]:
+    """The project with the cluster that was named, or with an embedded broker that lives as long as the block."""
+    if project.settings.brokers:
+        yield project
         return
     from choreo.runtime.broker import EmbeddedBroker, terminal_progress
 
@@ -91,6 +93,27 @@ def _broker(brokers: str | None) -> Iterator[str]:
         broker = EmbeddedBroker(progress=downloading)
         broker.start()
     try:
-        yield broker.bootstrap
+        yield replace(project, settings=replace(project.settings, brokers=broker.bootstrap))
     finally:
         broker.stop()
+
+
+def _stage(demo: Demo, project: Project) -> Stage:
+    """The demo's topology on the cluster: topics made, schemas registered, reference tables loaded."""
+    from choreo.apply.run import apply_topology
+    from choreo.cli._demo.run import Stage
+    from choreo.codec.wire import Encoder
+    from choreo.runtime.reference_loading import load_rows
+    from choreo.runtime.registry_choice import value_subject
+    from choreo.topology import names
+
+    topology = project.load_topology(demo.topology)
+    apply_topology(project, topology)
+    bootstrap, registry, schemas = project.bootstrap(topology), project.registry(topology), project.schemas()
+    for table, rows in demo.references().items():
+        declared = topology.tables[table]
+        topic, schema = names.reference(topology.name, table), schemas.by_name(declared.schema)
+        encoder = Encoder(registry.id_for(value_subject(topic), schema), schema)
+        values = [row._to_avro() for row in rows]
+        load_rows(bootstrap, topology.cluster.security, topic, declared.key, values, encoder)
+    return Stage(demo, project, topology, bootstrap)

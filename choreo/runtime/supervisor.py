@@ -249,7 +249,7 @@ def faust_worker(
         port: of its web pages.
         log_level: as for ``faust worker -l``.
     """
-    command = [sys.executable, "-m", "faust", "--quiet", "--no-color", "-A", app, "worker"]
+    command = [sys.executable, "-m", "faust", "-A", app, "worker"]
     command += ["--loglevel", log_level, "--web-port", str(port)]
     everything = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     return Worker(name, command, folder, everything, f"http://127.0.0.1:{port}")

@@ -85,7 +85,10 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"{report.name}: {report.title}"
     yield ""
     yield f"  {account.events:>9,}  events in"
-    yield f"  {account.decisions_total:>9,}  decisions out, by {report.agents} agents ({account.timers:,} started by timers)"
+    yield (
+        f"  {account.decisions_total:>9,}  decisions out, by {report.agents} agents "
+        f"({account.timers:,} started by timers)"
+    )
     yield f"  {account.dead_letters:>9,}  dead letters"
     yield f"  {account.lost:>9,}  lost"
     yield f"  {account.repeated:>9,}  repeated"
@@ -99,15 +102,11 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"  {latency.p50:>9,.0f}  ms from event to decision, half of them within (p50)"
         yield f"  {latency.p99:>9,.0f}  ms, 99 of 100 within (p99)"
     yield ""
-    yield (
-        f"Counted afterwards from the topics at read_committed: each of {account.steps:,} pairs of a record and an agent "
-        "that reads it"
-    )
-    yield (
-        "must have exactly one Decision, each emitted event must lie on its topic exactly once. The latency of a pair: "
-        "from Kafka's"
-    )
-    yield "timestamp of the record to the moment a read_committed reader had the agent's committed Decision about it."
+    yield "Counted afterwards, from the topics at read_committed: each of"
+    yield f"{account.steps:,} pairs of a record and an agent that reads it must have exactly one"
+    yield "Decision, each emitted event must lie on its topic exactly once. A latency runs"
+    yield "from Kafka's timestamp of a record to the moment at which a read_committed"
+    yield "reader had an agent's decision about it."
     if account.open:
         yield f"{account.open:,} pairs came up while the workers were being stopped and wait in their topics."
     for finding in account.examples:

@@ -23,13 +23,13 @@ from choreo.codec.wire import Decoder
 from choreo.errors import HostError
 from choreo.runtime.producer import Producer
 from choreo.runtime.project import SCHEMAS, Project
-from choreo.runtime.registry_choice import open_registry
 from choreo.runtime.supervisor import Supervisor, faust_worker, free_ports
 from choreo.topology import names
 from choreo.topology.model import Topology
 
 READY_S_MAX: Final = 60.0
 """Five workers on two cores import and join in about six seconds; a slow machine gets ten times that."""
+CRASHES_AT_START_MAX: Final = 3
 QUIET_S: Final = 1.0
 """Everything is decided and nothing new came for so long: the chains that began with the last event have ended."""
 STALLED_S: Final = 45.0
@@ -139,7 +139,7 @@ def _supervisor(stage: Stage, logs: Mapping[str, deque[str]]) -> Supervisor:
             folder=stage.project.root,
             environment=stage.environment,
             port=port,
-            log_level="warning",
+            log_level="warn",
         )
         for agent, port in zip(agents, free_ports(len(stage.topology.agents)), strict=True)
     ]
@@ -159,9 +159,10 @@ def _wait_ready(supervisor: Supervisor) -> None:
         for name, url in list(waiting.items()):
             if _answers(url):
                 del waiting[name]
-        if waiting and time.monotonic() > deadline:
+        crashing = any(state.restarts >= CRASHES_AT_START_MAX for state in supervisor.states())
+        if waiting and (crashing or time.monotonic() > deadline):
             raise HostError(
-                f"not ready after {READY_S_MAX:g} s: {', '.join(sorted(waiting))}",
+                f"workers did not come up: {', '.join(sorted(waiting))}",
                 code="CH0808",
                 hint="the last lines of their logs say why",
             )
@@ -242,7 +243,7 @@ def _read_back(
 
 def _reader(stage: Stage) -> Callable[[str, bytes], Record]:
     """Turns the bytes of a topic's record into its event class."""
-    registry = open_registry(stage.project.registry_address(stage.topology), stage.project.root / SCHEMAS)
+    registry = stage.project.registry(stage.topology)
     classes = event_classes(stage.topology)
     decoders = {topic: Decoder(cls._schema(), registry.schema_by_id) for topic, cls in classes.items()}
     return reader_for(classes, lambda topic, value: decoders[topic].decode(value))
