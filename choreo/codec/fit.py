@@ -1,9 +1,8 @@
-"""Does a value fit its schema? Asked before fastavro writes it, because fastavro writes some things that don't.
+"""Does a value fit its schema? With the field that does not, what it holds and what it should.
 
-Of what it accepts silently: an integer beyond 32 bits for an ``int``, any object for a ``boolean``, a datetime without
-a zone (as the *machine's* zone) for a timestamp, a datetime for a date, text for a UUID, a decimal beyond its
-precision, text for a number. ``quick_checks`` looks at fields of those types only; what it doubts, or what fastavro
-refuses, goes to ``fitted``, which checks everything and says which field is wrong.
+``fitted`` is asked when ``write`` could not write a value: it makes the value plain (an integer for a double, a tuple
+for an array, a subclass of ``str``, missing fields with defaults, the branch of a union), or explains. ``read_checks``
+looks at what fastavro read.
 """
 
 from __future__ import annotations
@@ -41,15 +40,10 @@ Checks = tuple[tuple[str, Check], ...]
 FLOAT_MAX: Final = 3.4028234663852886e38  # largest finite 32-bit float
 
 
-def quick_checks(schema: Schema) -> Checks:
-    """Field names of the record with a check that is False for what fastavro would write wrongly."""
-    return _checks(schema.root, (), reading=False)
-
-
 def read_checks(schema: Schema) -> Checks:
-    """The same for what fastavro reads although it is not the schema's: integers beyond 32 bits, decimals with too many
-    digits (which it rounds)."""
-    return _checks(schema.root, (), reading=True)
+    """Field names of the record with a check that is False for what fastavro reads although it is not the schema's:
+    integers beyond 32 bits, and decimals with too many digits, which it rounds."""
+    return _checks(schema.root, ())
 
 
 def fitted(schema: Schema, value: object) -> dict[str, object]:
@@ -61,71 +55,19 @@ def fitted(schema: Schema, value: object) -> dict[str, object]:
     return _record(schema.root, value, schema.root.name)
 
 
-def _checks(node: Record, inside: tuple[Record, ...], *, reading: bool) -> Checks:
-    if node in inside:  # a record in itself: looked at with care when written, by the writer when read
-        return () if reading else tuple((field.name, _never) for field in node.fields[:1])
+def _checks(node: Record, inside: tuple[Record, ...]) -> Checks:
+    if node in inside:  # a record in itself: its inner values are left to whoever uses them
+        return ()
     made = []
     for field in node.fields:
-        check = (
-            _read_check(field.type, (*inside, node)) if reading else _quick(field.type, (*inside, node), of_field=True)
-        )
+        check = _read_check(field.type, (*inside, node))
         if check is not None:
             made.append((field.name, check))
     return tuple(made)
 
 
-def _quick(node: Type, inside: tuple[Record, ...], *, of_field: bool) -> Check | None:
-    match node:
-        case Primitive(logical=logical) | Fixed(logical=logical) if logical is not None:
-            return _quick_logical(logical)
-        case Primitive(name="int"):
-            return _is_int
-        case Primitive(name="boolean"):
-            return lambda value: value is True or value is False
-        case Primitive(name="double") if of_field:
-            return lambda value: type(value) is float
-        case Primitive(name="float"):
-            return lambda value: type(value) is float and not FLOAT_MAX < abs(value) < math.inf
-        case Primitive(name="long"):
-            return lambda value: type(value) is int
-        case Array(items=items):
-            item = _quick(items, inside, of_field=False)
-            if item is None:
-                return lambda value: type(value) is list
-            return lambda value: type(value) is list and all(map(item, value))
-        case Map(values=values):
-            of_map = _quick(values, inside, of_field=False)
-            if of_map is None:
-                return None
-            return lambda value: type(value) is dict and all(map(of_map, value.values()))
-        case Union():
-            return _quick_union(node, inside)
-        case Record():
-            return _of_record(_checks(node, inside, reading=False))
-        case _:
-            return None
-
-
 def _is_int(value: object) -> bool:
     return type(value) is int and INT_MIN <= value <= INT_MAX
-
-
-def _quick_union(node: Union, inside: tuple[Record, ...]) -> Check | None:
-    others = [branch for branch in node.branches if type_name(branch) != "null"]
-    if len(others) != 1:
-        return _never  # which branch is meant is decided with care
-    if others == list(node.branches):
-        return _quick(others[0], inside, of_field=False)
-    if isinstance(others[0], Primitive) and others[0].logical is None and others[0].name != "float":
-        return None  # fastavro itself looks closely at plain values in a union
-    check = _quick(others[0], inside, of_field=False)
-    if check is None:
-        return None
-    return lambda value: value is None or check(value)
-
-
-def _never(value: object) -> bool:
-    return False
 
 
 def _of_record(checks: Checks) -> Check | None:
@@ -142,7 +84,7 @@ def _read_check(node: Type, inside: tuple[Record, ...]) -> Check | None:
     """Values come from fastavro here: of the right classes, unions of several records as (name, value)."""
     match node:
         case Primitive(logical=logical) | Fixed(logical=logical) if logical is not None:
-            return _quick_logical(logical) if logical.name == "decimal" else None
+            return _decimal_check(logical) if logical.name == "decimal" else None
         case Primitive(name="int"):
             return _is_int
         case Array(items=items):
@@ -154,7 +96,7 @@ def _read_check(node: Type, inside: tuple[Record, ...]) -> Check | None:
                 return None
             return lambda value: isinstance(value, dict) and all(map(of_map, value.values()))
         case Record():
-            return _of_record(_checks(node, inside, reading=True))
+            return _of_record(_checks(node, inside))
         case Union(branches=branches):
             return _read_union([_read_check(branch, inside) for branch in branches], branches)
         case _:
@@ -200,23 +142,12 @@ def _class_of(node: Type) -> type:
             return object
 
 
-def _quick_logical(logical: Logical) -> Check:
-    match logical.name:
-        case "timestamp-millis" | "timestamp-micros":
-            return lambda value: type(value) is datetime and value.tzinfo is not None
-        case "local-timestamp-millis" | "local-timestamp-micros":
-            return lambda value: type(value) is datetime and value.tzinfo is None
-        case "date":
-            return lambda value: type(value) is date
-        case "uuid":
-            return lambda value: type(value) is UUID
-        case "decimal":
-            return lambda value: type(value) is Decimal and _decimal_fits(logical, value)
-        case _:
-            return lambda value: type(value) is time and value.tzinfo is None
+def _decimal_check(logical: Logical) -> Check:
+    return lambda value: type(value) is Decimal and decimal_fits(logical, value)
 
 
-def _decimal_fits(logical: Logical, value: Decimal) -> bool:
+def decimal_fits(logical: Logical, value: Decimal) -> bool:
+    """Whether a decimal has no more digits than its type, before and after the point."""
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int) or exponent < -logical.scale:
         return False
@@ -335,7 +266,7 @@ def _logical(node: Type, logical: Logical, value: object, path: str) -> object:
             if isinstance(value, int) and not isinstance(value, bool):
                 value = Decimal(value)
             if isinstance(value, Decimal):
-                if _decimal_fits(logical, value):
+                if decimal_fits(logical, value):
                     return value
                 raise SchemaError(
                     f"{path} holds {value}, which is no decimal of {logical.precision} digits, {logical.scale} of them "
@@ -351,6 +282,7 @@ def _logical(node: Type, logical: Logical, value: object, path: str) -> object:
 
 def _union(node: Union, value: object, path: str) -> object:
     branches = node.branches
+    named = sum(type_name(branch) != "null" for branch in branches) > 1
     if node.records > 1 and isinstance(value, tuple) and len(value) == 2:
         name, value = value
         branches = tuple(branch for branch in branches if type_name(branch) == name)
@@ -364,7 +296,7 @@ def _union(node: Union, value: object, path: str) -> object:
             if type_name(branch) != "null":
                 reasons.append(error)
             continue
-        return None if made is None else (type_name(branch), made)
+        return made if made is None or not named else (type_name(branch), made)
     if len(reasons) == 1:
         raise reasons[0]
     _refuse(node, value, path)

@@ -1,7 +1,7 @@
 """Values ↔ bytes in the Confluent wire format, version 0: a zero byte, the schema id (4 bytes, big endian), Avro.
 
-The work is fastavro's; this module adds what it leaves open: the envelope, limits (``limits``), evolution with correct
-defaults (``evolve``), values that do not fit (``fit``), and one kind of error in each direction.
+fastavro reads; this module adds what it leaves open: the envelope, limits (``limits``), evolution with correct defaults
+(``evolve``), and one kind of error in each direction. ``write`` says why writing is choreo's own.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from functools import lru_cache
 from io import BytesIO
 from typing import Any, Final
 
-from fastavro import schemaless_reader, schemaless_writer
+from fastavro import schemaless_reader
 from fastavro.read import SchemaResolutionError
 
 from choreo.codec.evolve import Convert, UnresolvableError, converter
-from choreo.codec.fit import fitted, quick_checks, read_checks
+from choreo.codec.fit import fitted, read_checks
 from choreo.codec.limits import Scan, scanner
 from choreo.codec.schema import Schema
+from choreo.codec.write import MISFIT, Write, writer
 from choreo.errors import ChoreoError, DecodeError, SchemaError
 
 MAGIC: Final = 0
@@ -36,14 +37,17 @@ _MALFORMED: Final = (
     SchemaResolutionError,
     decimal.DecimalException,
 )
-# What fastavro raises for values that are not the schema's.
-_MISFIT: Final = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
+
+
+@lru_cache(maxsize=_CACHE_MAX)
+def _writer(schema: Schema) -> Write:
+    return writer(schema)
 
 
 class Encoder:
     """Writes values of one schema under one id. Make one per topic and keep it."""
 
-    __slots__ = ("_checks", "_header", "_parsed", "_scan", "schema", "schema_id")
+    __slots__ = ("_header", "_scan", "_write", "schema", "schema_id")
 
     def __init__(self, schema_id: int, schema: Schema) -> None:
         if not 0 <= schema_id < 2**31:
@@ -51,8 +55,7 @@ class Encoder:
         self.schema = schema
         self.schema_id = schema_id
         self._header: Final = bytes([MAGIC]) + schema_id.to_bytes(4, "big")
-        self._parsed: Final[Any] = schema.parsed
-        self._checks: Final = quick_checks(schema)
+        self._write: Final[Write] = _writer(schema)
         self._scan: Final[Scan] = scanner(schema)
 
     def encode(self, value: Mapping[str, object]) -> bytes:
@@ -61,19 +64,16 @@ class Encoder:
         Raises:
             SchemaError: CH0204 with the field at fault.
         """
-        out = BytesIO()
-        out.write(self._header)
+        out = bytearray(self._header)
         try:
-            fits = True
-            for name, check in self._checks:
-                if not check(value[name]):
-                    fits = False
-                    break
-            if fits:
-                schemaless_writer(out, self._parsed, value, True)
-        except _MISFIT:
-            fits = False
-        data = out.getvalue() if fits else self._carefully(value)
+            self._write(out, value)
+            data = bytes(out)
+        except MISFIT:
+            data = b""
+        except RecursionError:
+            raise self._too_deep() from None
+        if not data:
+            data = self._carefully(value)
         if len(data) > self._scan.unchecked_bytes:
             try:
                 self._scan(data, HEADER_BYTES)  # the limits that every reader applies
@@ -85,14 +85,16 @@ class Encoder:
 
     def _carefully(self, value: Mapping[str, object]) -> bytes:
         """Bytes of a value that has to be completed or made plain first; the error if it does not fit at all."""
-        complete = fitted(self.schema, value)
-        out = BytesIO()
-        out.write(self._header)
         try:
-            schemaless_writer(out, self._parsed, complete, True)
-        except _MISFIT as error:
-            raise SchemaError(f"a value does not fit {self.schema.full_name}: {error}", code="CH0204") from None
-        return out.getvalue()
+            complete = fitted(self.schema, value)
+        except RecursionError:
+            raise self._too_deep() from None
+        out = bytearray(self._header)
+        self._write(out, complete)
+        return bytes(out)
+
+    def _too_deep(self) -> SchemaError:
+        return SchemaError(f"a value of {self.schema.full_name} is nested too deeply", code="CH0204")
 
 
 @lru_cache(maxsize=_CACHE_MAX)

@@ -111,3 +111,12 @@ def test_sixteen_bytes_of_uuid_are_a_uuid() -> None:
     schema = SCHEMAS["uuid"]
     value = {"value": UUID(int=7)}
     assert Decoder(schema, lambda _: schema).decode(encode(1000, schema, value)) == value
+
+
+def test_values_without_end_are_refused() -> None:
+    value: dict[str, Any] = {"label": "a", "next": None, "children": []}
+    for _ in range(5_000):
+        value = {"label": "a", "next": value, "children": []}
+    with pytest.raises(SchemaError, match="is nested too deeply") as caught:
+        encode(1000, SCHEMAS["recursive"], {"value": value})
+    assert caught.value.code == "CH0204"
