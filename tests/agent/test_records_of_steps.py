@@ -252,7 +252,7 @@ def test_a_decision_too_large_for_its_topic_leaves_out_rows_and_answers() -> Non
     value = decision(outcome)
     assert (value["calls"][0]["answer"], value["rows"][0]["after"]) == (None, None)
     made = world()
-    made.message_bytes_max = 1_300
+    made.message_bytes_max = 1_060
     value = decision(made.run(made.event(LATE), Answer("clear", None)))
     assert (value["calls"], value["rows"], value["event_id"] != "") == ([], [], True)
 
