@@ -13,7 +13,7 @@ import queue
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -324,12 +324,10 @@ class Session:
 
     def _consumer_error(self, error: KafkaError, topic: str | None, partition: int | None) -> None:
         code = error.code()
-        if code in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
-            raise FencedSignal
-        if error.fatal():
+        if error.fatal() or code in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
             if "fenced" in error.str().lower():
-                raise FencedSignal
-            raise UnknownOutcome(str(error))
+                self._displaced(error.str())
+            raise UnknownOutcome(error.str())
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             number = -1 if partition is None else partition
             if number in self._tickets:
@@ -346,6 +344,16 @@ class Session:
         if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise EngineError(error.str(), code="CH0805", fault="environment", hint="check the agent's ACLs")
         _log.warning("consumer: %s", error.str())
+
+    def _displaced(self, why: str) -> NoReturn:
+        """The group says that another member has this instance name. Is there one?
+
+        librdkafka says so of itself too, when a session ended while the broker was away and its heartbeat overtakes its
+        new join. A newer worker makes its producer before it joins: as long as ours is the newest, there is none.
+        """
+        if self._transaction.probe(self._journal) is Result.FENCED:
+            raise FencedSignal
+        raise UnknownOutcome(f"nobody else has this worker's name, joining again after: {why}")
 
     def _wait_s(self) -> float:
         now_ms = self._now_ms()
@@ -472,7 +480,7 @@ class Session:
         if ended.result is Result.REFUSED:
             self.engine.refuse_burst(burst)
             raise UnknownOutcome(f"a record was refused: {ended.error}")
-        if ended.result is Result.UNKNOWN:
+        if ended.result in (Result.UNKNOWN, Result.DISPLACED):
             raise UnknownOutcome(f"commit: {ended.error}")
         self.engine.put_back(burst)
         if ended.result is Result.REBALANCING:

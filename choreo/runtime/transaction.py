@@ -25,6 +25,7 @@ class Result(Enum):
     ABORTED = "aborted"  # surely not committed; the same outcomes may go again
     REBALANCING = "rebalancing"  # as ABORTED, after the rebalance callbacks have run
     REFUSED = "refused"  # a record can never be accepted
+    DISPLACED = "displaced"  # as ABORTED, but the group gave this member's place away, to whomever
     FENCED = "fenced"  # a newer worker has this identity
     UNKNOWN = "unknown"  # may or may not have been committed, or the client is broken
 
@@ -43,7 +44,6 @@ _REBALANCING: Final = {
 }
 _FENCED: Final = {
     KafkaError._FENCED,
-    KafkaError.FENCED_INSTANCE_ID,
     KafkaError.PRODUCER_FENCED,
     KafkaError.INVALID_PRODUCER_EPOCH,
 }
@@ -63,6 +63,8 @@ def judge(error: KafkaError, *, delivery: KafkaError | None = None) -> Result:
     """What a failed call means for the burst. ``delivery``: first error a delivery report named."""
     if error.code() in _FENCED:
         return Result.FENCED
+    if error.code() == KafkaError.FENCED_INSTANCE_ID:
+        return Result.DISPLACED
     if delivery is not None and delivery.code() in _REFUSED:
         return Result.REFUSED
     if error.code() in _REFUSED:
@@ -74,6 +76,20 @@ def judge(error: KafkaError, *, delivery: KafkaError | None = None) -> Result:
     if error.txn_requires_abort():
         return Result.ABORTED
     return Result.UNKNOWN
+
+
+def kafka_error(error: KafkaException | SystemError) -> KafkaError:
+    """What a call on the producer failed with.
+
+    For a fatal error confluent-kafka sets a Python exception and then still runs the delivery reports of the same call,
+    which Python answers with SystemError; the error that says what happened is its cause (measured: a producer fenced
+    with records in flight).
+    """
+    cause = error.__cause__ if isinstance(error, SystemError) else error
+    if not isinstance(cause, KafkaException):
+        raise error
+    found: KafkaError = cause.args[0]
+    return found
 
 
 class Transaction:
@@ -132,9 +148,34 @@ class Transaction:
                 )
             )
             self._repeat(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
-        except KafkaException as error:
-            return self._abort(error.args[0])
+        except (KafkaException, SystemError) as error:
+            return self._abort(kafka_error(error))
         return Ended(Result.COMMITTED, None)
+
+    def probe(self, topic: str) -> Result:
+        """Asks the coordinator whether this producer is still the newest of its id. Leaves nothing behind.
+
+        Args:
+            topic: one that may be written; what goes there is aborted.
+
+        Returns:
+            ABORTED: it is; FENCED: a newer one was made; anything else: the question got no answer.
+        """
+        refused: list[KafkaError] = []
+
+        def note(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                refused.append(error)
+
+        try:
+            self._producer.begin_transaction()
+            self._producer.produce(topic, partition=0, key=b"probe", on_delivery=note)
+            self._producer.flush(CALL_TIMEOUT_S)
+        except (KafkaException, SystemError) as error:
+            return judge(kafka_error(error))
+        if any(judge(error) is Result.FENCED for error in refused):
+            return Result.FENCED
+        return self._abort(None).result
 
     def _note_error(self, error: KafkaError | None, message: Message) -> None:
         if error is not None and self._delivery_error is None:
@@ -162,8 +203,8 @@ class Transaction:
             try:
                 call()
                 return
-            except KafkaException as error:
-                if not error.args[0].retriable() or attempt == CALL_ATTEMPTS_MAX:
+            except (KafkaException, SystemError) as error:
+                if not kafka_error(error).retriable() or attempt == CALL_ATTEMPTS_MAX:
                     raise
 
     def _abort(self, error: KafkaError | None) -> Ended:
@@ -172,7 +213,7 @@ class Transaction:
             return Ended(result, error)
         try:
             self._repeat(lambda: self._producer.abort_transaction(CALL_TIMEOUT_S))
-        except KafkaException as failed:
-            after = judge(failed.args[0])
-            return Ended(Result.FENCED if after is Result.FENCED else Result.UNKNOWN, failed.args[0])
+        except (KafkaException, SystemError) as failed:
+            after = kafka_error(failed)
+            return Ended(Result.FENCED if judge(after) is Result.FENCED else Result.UNKNOWN, after)
         return Ended(result, error)

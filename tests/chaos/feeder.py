@@ -78,6 +78,7 @@ class Feeder:
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": 2,
+                "metadata.recovery.strategy": "none",  # the default can block for ever when the only broker restarts
                 "log_level": 0,
             }
         )

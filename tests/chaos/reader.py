@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ class Found(NamedTuple):
 
 
 def admin(bootstrap: str) -> AdminClient:
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    return AdminClient({"bootstrap.servers": bootstrap, "metadata.recovery.strategy": "none", "log_level": 0})
 
 
 def partitions_of(client: AdminClient, topic: str) -> list[int]:
@@ -84,6 +85,7 @@ def _consumer(bootstrap: str, isolation: str) -> Consumer:
             "isolation.level": isolation,
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 20,
+            "metadata.recovery.strategy": "none",  # the default can block for ever when the only broker restarts
             "log_level": 0,
         }
     )
@@ -146,6 +148,10 @@ class Follower:
     def __len__(self) -> int:
         return len(self.found)
 
+    def counts(self) -> Counter[int]:
+        """Partition → records seen."""
+        return Counter(record.partition for record in list(self.found))
+
     def ends(self) -> dict[int, int]:
         """Partition → offset after the last record seen."""
         ends: dict[int, int] = {}
@@ -154,9 +160,14 @@ class Follower:
         return ends
 
     def wait(self, condition: Callable[[], bool], *, stalled_s: float, why: str) -> None:
-        """Waits until a condition on what was read holds; gives up when nothing new came for ``stalled_s``."""
+        """Waits until a condition on what was read holds.
+
+        Gives up when nothing new came for ``stalled_s``, or when records come but the condition still does not hold
+        after three times as long (one partition may be stuck while others go on).
+        """
         with self._grew:
-            seen, since = len(self.found), time.monotonic()
+            begun = time.monotonic()
+            seen, since = len(self.found), begun
             while not condition():
                 if self._failure is not None:
                     raise self._failure
@@ -164,6 +175,8 @@ class Follower:
                     seen, since = len(self.found), time.monotonic()
                 elif time.monotonic() - since > stalled_s:
                     raise AssertionError(f"{self._topic}: nothing new for {stalled_s} s, {seen} read, wanted: {why}")
+                if time.monotonic() - begun > 3 * stalled_s:
+                    raise AssertionError(f"{self._topic}: {dict(self.counts())} read by partition, wanted: {why}")
                 self._grew.wait(0.1)
 
     def wait_more(self, count: int, *, stalled_s: float = 60.0) -> None:

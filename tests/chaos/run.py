@@ -18,6 +18,8 @@ from tests.chaos.workers import Worker
 
 # A run that commits nothing for so long is stuck: well over session timeout, transaction timeout and a broker restart.
 STALLED_S = 45.0
+# In this time a worker imports, joins and restores; a kill within it hits any of these.
+START_S = 2.5
 
 
 class Run:
@@ -97,21 +99,53 @@ class Run:
         """Counts a fault, if it was seen to have happened."""
         self.fired[kind] += fired
 
-    def kill(self, victims: Sequence[Worker], times: int, *, between: int = 60) -> None:
+    def progress_everywhere(self, each: int = 5) -> None:
+        """Waits until every partition has so many more outputs: then every worker has worked."""
+        before = self.follower.counts()
+        partitions = self.target.partitions
+        self.follower.wait(
+            lambda: all(self.follower.counts()[number] >= before[number] + each for number in range(partitions)),
+            stalled_s=self._stalled_s,
+            why=f"{each} more records in each of {partitions} partitions",
+        )
+
+    def kill(self, victims: Sequence[Worker], times: int) -> None:
         """Kills workers -9 at random moments of their work and starts each again.
+
+        Between two kills every partition gets on, so that each hits a worker at work. One start in three is killed as
+        well, at a random moment of joining and restoring.
 
         Args:
             victims: among these, one is chosen each time.
-            times: how often.
-            between: committed outputs to wait for between two kills, so that each hits a worker at work.
+            times: how often, without the starts.
         """
         self.plan("kill -9", times)
         for _ in range(times):
-            self.progress(self.chance.randint(between // 2, between))
+            self.progress_everywhere(self.chance.randint(2, 12))
             time.sleep(self.chance.random() * 0.25)  # anywhere in a burst, not only just after a commit
             victim = self.chance.choice(list(victims))
             self.note("kill -9", fired=victim.kill())
             victim.start()
+            if self.chance.random() < 1 / 3:
+                time.sleep(self.chance.random() * START_S)
+                self.plan("kill -9 at start")
+                self.note("kill -9 at start", fired=victim.kill())
+                victim.start()
+
+    def freeze(self, victim: Worker, frozen_s: float) -> None:
+        """Stops a worker past its session while it works, and lets it go on as a zombie.
+
+        The fault counts as fired when all partitions got on while the worker was stopped: others hold its partitions.
+        """
+        self.plan("zombie")
+        self.progress_everywhere(2)
+        time.sleep(self.chance.random() * 0.25)
+        stopped = victim.freeze()
+        until = time.monotonic() + frozen_s
+        self.progress_everywhere(5)
+        time.sleep(max(0.0, until - time.monotonic()))
+        self.note("zombie", fired=stopped and victim.alive)
+        victim.thaw()
 
     def healed(self) -> None:
         """The last fault is over: from here on every partition has to get on, and the feeder gives each something."""

@@ -56,6 +56,7 @@ class Standin:
                 "session.timeout.ms": 6_000,
                 "heartbeat.interval.ms": 500,
                 "fetch.wait.max.ms": 20,
+                "metadata.recovery.strategy": "none",  # the default can block for ever when the only broker restarts
                 "log_level": 0,
             }
         )
@@ -81,6 +82,7 @@ class Standin:
             "partitioner": "murmur2_random",
             "acks": "all",
             "linger.ms": 1,
+            "metadata.recovery.strategy": "none",  # the default can block for ever when the only broker restarts
             "log_level": 0,
         }
         if transactional:

@@ -29,6 +29,7 @@ class Target:
     row: Wire
     group: str
     folder: Path
+    partitions: int
     command: Callable[[str], Sequence[str]]  # of a worker by its instance name
     environment: Callable[[str], Mapping[str, str]] = field(default=lambda _: {})
 
@@ -41,7 +42,7 @@ class Target:
 
 def create_topics(bootstrap: str, topics: Mapping[str, Mapping[str, str]], *, partitions: int) -> None:
     """Creates topics with their settings and waits until they are there."""
-    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    client = AdminClient({"bootstrap.servers": bootstrap, "metadata.recovery.strategy": "none", "log_level": 0})
     wanted = [NewTopic(name, partitions, 1, config=dict(config)) for name, config in topics.items()]
     for future in client.create_topics(wanted).values():
         future.result(30)
@@ -83,6 +84,7 @@ def standin(bootstrap: str, folder: Path, mode: str, *, partitions: int = 4) -> 
         row=wire("Counter"),
         group=name,
         folder=folder,
+        partitions=partitions,
         command=command,
         environment=lambda _: {"PYTHONPATH": str(REPOSITORY)},
     )
