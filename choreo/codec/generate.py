@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
-from pathlib import PurePosixPath
 from typing import Final, NoReturn
 from uuid import UUID
 
@@ -99,7 +98,7 @@ def generate(schemas: SchemaSet, files: Iterable[str]) -> dict[str, str]:
 
 def module_name(file: str) -> str:
     """``FlightDeparted.avsc`` → ``flight_departed``."""
-    stem = PurePosixPath(file).stem.rpartition(".")[2]
+    stem = _base(file).removesuffix(".avsc").rpartition(".")[2]
     parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", stem)
     name = re.sub(r"\W", "_", parts).lower()
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("__"):
@@ -107,6 +106,11 @@ def module_name(file: str) -> str:
             f"the file cannot become a module named {name!r}", file, "name it after its record: FlightDeparted.avsc"
         )
     return name
+
+
+def _base(file: str) -> str:
+    """A file's name without its directories."""
+    return file.rpartition("/")[2]
 
 
 @dataclass(slots=True)
@@ -133,7 +137,7 @@ class _Module:
         for record in _ordered(self.records):
             body += ["", "", *_class_lines(record, schemas)]
         code = "\n".join(body)
-        head = [f"# {PurePosixPath(self.file).name}: {MARK}", "", "from __future__ import annotations", ""]
+        head = [f"# {_base(self.file)}: {MARK}", "", "from __future__ import annotations", ""]
         standard = ["import datetime as dt"] if "dt." in code else []
         if "Decimal" in _words(code):
             standard.append("from decimal import Decimal")

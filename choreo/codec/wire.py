@@ -167,7 +167,7 @@ class Decoder:
     def __init__(self, reader: Schema, lookup: Callable[[int], Schema]) -> None:
         self.reader = reader
         self._lookup = lookup
-        self._plans: dict[int, _Plan] = {}
+        self._plans: dict[bytes, _Plan] = {}  # by the first five bytes of a message
 
     def decode(self, data: bytes, where: str | None = None) -> dict[str, Any]:
         """The value that ``data`` carries.
@@ -180,7 +180,7 @@ class Decoder:
             DecodeError: CH0201, whatever is wrong with the bytes, within bounded time and memory. CH0205 where the
                 registry does not know the writer's id.
         """
-        plan = self._plans.get(_writer_id(data, where)) or self._plan(data, where)
+        plan = self._plans.get(data[:HEADER_BYTES]) or self._plan(data, where)
         size = len(data)
         if size > plan.unchecked_bytes:
             plan.scan(data, HEADER_BYTES, where)
@@ -221,5 +221,5 @@ class Decoder:
             ) from None
         if len(self._plans) >= _CACHE_MAX:
             self._plans.clear()
-        self._plans[writer_id] = plan
+        self._plans[data[:HEADER_BYTES]] = plan
         return plan

@@ -228,7 +228,7 @@ def _quoted(subject: str) -> str:
 
 
 def _posted(schema: Schema) -> dict[str, object]:
-    return {"schema": schema.text, "schemaType": "AVRO"}
+    return {"schema": schema.text}  # Avro is the default; older registries refuse to be told
 
 
 def _json(answer: httpx.Response) -> Any:
