@@ -22,6 +22,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from choreo.apply.inspect import SILENT
 from choreo.errors import ChoreoError, HostError, TopologyError
 from choreo.ports import Registry
 from choreo.runtime.facts import unreachable
@@ -41,7 +42,6 @@ _HINTS: Final[Mapping[str, str]] = {
     "POLICY_VIOLATION": "a policy of the cluster forbids it: ask its operators",
     "INVALID_TOPIC_EXCEPTION": "another topic's name differs only in `.` and `_`",
 }
-_UNREACHABLE: Final = frozenset({"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "REQUEST_TIMED_OUT"})
 
 
 def execute(plan: Plan, admin: AdminClient, bootstrap: str, registry: Registry, on_done: OnDone) -> None:
@@ -70,10 +70,10 @@ def execute(plan: Plan, admin: AdminClient, bootstrap: str, registry: Registry, 
 def refusal(refused: Sequence[Refused]) -> TopologyError:
     """The error that says why a plan cannot be applied: the first refusal, the others line by line."""
     first, *others = refused
-    message = f"{first.target}: {first.reason}"
+    message = f"refused, nothing was changed: {first.target}: {first.reason}"
     if others:
         lines = "\n".join(f"  {one.code} {one.where}: {one.target}: {one.reason} ({one.hint})" for one in others)
-        message = f"{message}; and {len(others)} more refused, nothing was changed:\n{lines}"
+        message = f"{message}; and {len(others)} more:\n{lines}"
     return TopologyError(message, code=first.code, where=first.where, hint=first.hint)
 
 
@@ -164,7 +164,7 @@ def _wait(
 
 
 def _failed(stage: Change, cause: KafkaError, bootstrap: str) -> HostError:
-    if cause.name() in _UNREACHABLE:
+    if cause.name() in SILENT:
         return unreachable(cause.str(), bootstrap)
     verb = {CreateTopic: "created", AddPartitions: "grown"}.get(type(stage), "changed")
     return HostError(

@@ -32,7 +32,8 @@ def command(topology: str | None, profile: str | None, brokers: str | None, chec
 
     project = open_project(profile=profile, brokers=brokers)
     destination = Destination.open(project, project.load_topology(topology))
-    planned = destination.plan()
+    with console().status("asking the cluster"):
+        planned = destination.plan()
     if check:
         emit_json({**plan_json(planned), "applied": False}) if as_json else click.echo(plan_text(planned))
         return EXIT_DRIFT if planned.drift else EXIT_OK

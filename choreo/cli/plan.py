@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from choreo.cli._design import brokers_option, open_project, topology_argument
-from choreo.cli._output import emit_json, json_option
+from choreo.cli._output import console, emit_json, json_option
 from choreo.errors import EXIT_DRIFT, EXIT_OK, EXIT_REFUSED
 
 
@@ -24,7 +24,9 @@ def command(topology: str | None, profile: str | None, brokers: str | None, chec
     from choreo.topology.render import plan_json, plan_text
 
     project = open_project(profile=profile, brokers=brokers)
-    planned = Destination.open(project, project.load_topology(topology)).plan()
+    destination = Destination.open(project, project.load_topology(topology))
+    with console().status("asking the cluster"):
+        planned = destination.plan()
     if as_json:
         emit_json(plan_json(planned))
     else:

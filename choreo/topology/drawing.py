@@ -114,7 +114,7 @@ def _cut(label: str) -> str:
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
-<meta charset="utf-8">
+<meta charset="utf-8"/>
 <title>{title}</title>
 <style>
 body {{ font: 15px system-ui, sans-serif; margin: 24px; color: #111; background: #fff; }}
