@@ -205,8 +205,7 @@ class _Run:
         try:
             self._driver.send_value(topic, value, at=None if at is None else _moment(at))
         except (KeyError, SchemaError) as error:
-            missing = isinstance(error, KeyError)
-            text = f"the event has no field {error.args[0]!r}" if missing else str(error)
+            text = f"the event has no field {error.args[0]!r}" if isinstance(error, KeyError) else error.message
             raise SchemaError(text, code="CH0204", where=str(given.position)) from error
 
     def _topic(self, given: Mapping) -> str:
@@ -257,10 +256,12 @@ class _Run:
         if _is_null(node):
             if saw is not None:
                 yield f"{path}: expected no row, saw {_shown(saw)}"
-        elif saw is None:
+            return
+        want = _value(node, schema)
+        if saw is None:
             yield f"{path}: there is no such row"
         else:
-            yield from _differences(path, schema.root, _value(node, schema), saw)
+            yield from _differences(path, schema.root, want, saw)
 
     def _compare_count(self, name: str, expect: Mapping, seen: list[str]) -> Iterator[str]:
         node = _get(expect, name) or _get(self._body, name)

@@ -88,6 +88,13 @@ class Strict(Record):
     needed: int
 
 
+class RiskCount(Record):
+    __avro_name__ = "logistics.RiskCount"
+    __avro_schema__ = record("RiskCount", text("tail_number"), number("risks", 0))
+    tail_number: str
+    risks: int = 0
+
+
 class Airport(Record):
     __avro_name__ = "logistics.Airport"
     __avro_schema__ = record("Airport", text("iata"), text("city"))
@@ -95,7 +102,7 @@ class Airport(Record):
     city: str
 
 
-CLASSES = (FlightDeparted, WeatherSeen, DelayRisk, Rerouted, AircraftState, Strict, Airport)
+CLASSES = (FlightDeparted, WeatherSeen, DelayRisk, Rerouted, AircraftState, Strict, RiskCount, Airport)
 SCHEMAS = SchemaSet.load({f"{cls.__name__}.avsc": cls.__avro_schema__ for cls in CLASSES})
 
 
