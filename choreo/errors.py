@@ -57,7 +57,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "CH0136": "A row's schema has a field that is neither key nor has a default.",
     "CH0137": "A window in a row is configured in a way that cannot work.",
     "CH0138": "A window is in an event.",
-    "CH0139": "A table that follows its agent says how many partitions it has.",
+    "CH0139": "A table says something that has no effect on its kind.",
     "CH0140": "A dedupe window is longer than the topic keeps events.",
     "CH0141": "An input keeps events for less than an hour.",
     "CH0142": "An agent reads a compacted topic.",
@@ -114,6 +114,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "CH0806": "A setting or environment variable has a value that cannot be used.",
     "CH0807": "The command was called with arguments that it does not take.",
     "CH0808": "A worker process kept crashing.",
+    "CH0809": "What the command is about does not exist, or is not in a state for it.",
 }
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from choreo.cli._design import open_project, topology_argument
 from choreo.cli._output import emit_json, json_option
 from choreo.errors import EXIT_OK, EXIT_REFUSED, TopologyError
+
+if TYPE_CHECKING:
+    from choreo.codec.schema import Schema
+    from choreo.runtime.project import Project
+    from choreo.topology.model import Topology
 
 
 @click.command("lint")
@@ -35,7 +42,9 @@ def command(topology: str | None, profile: str | None, show_schema: bool, explai
     parsed = project.parse_topology(topology)
     problems = list(parsed.problems)
     if parsed.topology is not None:
-        problems = in_order([*problems, *lint(parsed.topology, project.schemas())])
+        problems = in_order(
+            [*problems, *lint(parsed.topology, project.schemas(), _registered(project, parsed.topology))]
+        )
     errors = sum(one.severity == "error" for one in problems)
     if as_json:
         emit_json(
@@ -56,6 +65,21 @@ def command(topology: str | None, profile: str | None, show_schema: bool, explai
         elif problems:
             click.echo(f"{file}: {errors} errors, {len(problems) - errors} warnings")
     return EXIT_REFUSED if errors else EXIT_OK
+
+
+def _registered(project: Project, topology: Topology) -> dict[str, list[Schema]]:
+    """Versions in the committed lock file; a registry server is the business of `plan`, as lint reads files only."""
+    from choreo.topology.plan import subjects_of
+
+    if project.registry_address(topology) != "file":
+        return {}
+    registry = project.registry(topology)
+    known = set(registry.subjects())
+    return {
+        subject: [schema for _, _, schema in registry.versions(subject)]
+        for subject in subjects_of(topology)
+        if subject in known
+    }
 
 
 def _explain(code: str, *, as_json: bool) -> int:

@@ -6,8 +6,11 @@ them.
 
 from __future__ import annotations
 
-from choreo.codec.schema import SchemaSet
+from collections.abc import Mapping, Sequence
+
+from choreo.codec.schema import Schema, SchemaSet
 from choreo.topology import lints_delivery, lints_graph, lints_keys, lints_names, lints_promises
+from choreo.topology.evolution import lint_evolution
 from choreo.topology.model import Topology
 from choreo.topology.problems import Lint, in_order
 from choreo.topology.rules import RULES, View
@@ -24,12 +27,16 @@ THEMES = {
 }
 
 
-def lint(topology: Topology, schemas: SchemaSet) -> list[Lint]:
+def lint(
+    topology: Topology, schemas: SchemaSet, registered: Mapping[str, Sequence[Schema]] | None = None
+) -> list[Lint]:
     """Every problem of a topology that parsed, in the order of the file.
 
     Args:
         topology: as parsed.
         schemas: the project's records.
+        registered: schemas that topics may hold already, by subject; without them evolution is not looked at.
     """
     view = View(topology, schemas)
-    return in_order(found for rule in RULES.values() for found in rule.run(view))
+    found = [one for rule in RULES.values() for one in rule.run(view)]
+    return in_order([*found, *lint_evolution(topology, schemas, registered or {})])

@@ -300,21 +300,24 @@ def _windows(record: Record) -> list[str]:
 
 
 @rule("CH0139", "warning")
-def partitions_without_effect(view: View) -> Iterator[Found]:
-    """A table that is not a reference table says how many partitions it has.
+def table_settings_without_effect(view: View) -> Iterator[Found]:
+    """A table says something that has no effect on its kind.
 
-    Its changelog follows the agent's inputs, partition by partition; only reference tables have a number of their own.
+    A changelog follows the agent's inputs, partition by partition; only reference tables have a number of partitions of
+    their own. Reference tables are read-only and in memory as a whole; only other tables have a store.
 
     Bad::
 
-        tables: {parcels: {partitions: 3}}
+        tables: {parcels: {partitions: 3}, depots: {store: rocksdb}}
 
     Good::
 
-        tables: {depots: {partitions: 3}}
+        tables: {parcels: {store: rocksdb}, depots: {partitions: 3}}
     """
     for table in view.topology.tables.values():
-        if not table.reference and view.topology.declares("tables", table.name, "partitions"):
-            what = f"the table {table.name!r} follows its agent's partitions"
-            place = view.at("tables", table.name, "partitions")
-            yield Found(place, what, "`partitions` on reference tables only", "remove the line")
+        field, kind = ("store", "reference") if table.reference else ("partitions", "agent's")
+        if view.topology.declares("tables", table.name, field):
+            what = f"`{field}` has no effect on the {kind} table {table.name!r}"
+            other = "tables that an agent keeps" if table.reference else "reference tables"
+            place = view.at("tables", table.name, field)
+            yield Found(place, what, f"`{field}` on {other} only", "remove the line")

@@ -13,9 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from choreo.codec.compat import check_versions
 from choreo.codec.schema import Schema, SchemaSet
-from choreo.codec.types import short_name
 from choreo.topology import names
 from choreo.topology.desired import (
     FOR_EVER,
@@ -26,6 +24,7 @@ from choreo.topology.desired import (
     wanted_schemas,
     wanted_topics,
 )
+from choreo.topology.evolution import EVOLUTION_HINT, objection_to
 from choreo.topology.model import Topology
 
 # Settings that choreo never changes once there is data: the meaning of what is already there depends on them.
@@ -217,16 +216,10 @@ def _schema_stages(topology: Topology, schema: Schema, wanted: WantedSchema, sta
     foreign = wanted.external and not state.registry_is_ours
     if versions and versions[-1] == schema:
         return
-    problems = check_versions(schema, versions, "BACKWARD" if foreign else wanted.compatibility)
-    if problems:
-        what = "cannot read what its owner writes" if foreign else f"is not {wanted.compatibility} compatible"
-        yield Refused(
-            wanted.subject,
-            "CH0203",
-            str(topology.at(*wanted.owner, "schema")),
-            f"{short_name(schema.full_name)} {what}: {'; '.join(str(one) for one in problems)}",
-            "give new fields a default, keep old ones, or use a new topic",
-        )
+    objection = objection_to(schema, versions, wanted, foreign=foreign)
+    if objection is not None:
+        where = str(topology.at(*wanted.owner, "schema"))
+        yield Refused(wanted.subject, "CH0203", where, objection, EVOLUTION_HINT)
     elif not foreign:
         yield RegisterSchema(wanted.subject, schema, len(versions) + 1)
     elif not versions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from choreo.codec.schema import Schema
 from choreo.topology.lints import lint
 from tests.topology.shared import EXAMPLE_SCHEMAS, example
 
@@ -105,3 +106,15 @@ def test_topic_of_a_flow_that_comes_back_to_its_beginning_needs_a_writer() -> No
 def test_dead_letter_of_the_largest_record_fits_into_a_burst() -> None:
     assert found("topics: {scans: {message_bytes_max: 7934464}}", "CH0144") == []
     assert len(found("topics: {scans: {message_bytes_max: 7934465}}", "CH0144")) == 1
+
+
+def test_schema_that_cannot_read_registered_versions_is_an_error_at_its_line() -> None:
+    old = Schema.parse(
+        '{"type": "record", "name": "Delay", "fields": [{"name": "parcel_id", "type": "string"}]}', "old"
+    )
+    problems = lint(example(), EXAMPLE_SCHEMAS, {"delays-value": [old]})
+    assert [(one.code, str(one.position)) for one in problems] == [("CH0203", "example.yaml:6:23")]
+    assert "Delay.customer" in problems[0].message
+    unchecked = "topics: {delays: {compatibility: NONE}}"
+    assert lint(example(unchecked), EXAMPLE_SCHEMAS, {"delays-value": [old]}) == []
+    assert lint(example(), EXAMPLE_SCHEMAS, {"delays-value": [EXAMPLE_SCHEMAS.by_name("Delay")]}) == []
