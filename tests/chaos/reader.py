@@ -152,6 +152,10 @@ class Follower:
         """Partition → records seen."""
         return Counter(record.partition for record in list(self.found))
 
+    def count_from(self, partition: int, offset: int) -> int:
+        """Records seen of a partition from an offset on."""
+        return sum(record.partition == partition and record.offset >= offset for record in list(self.found))
+
     def ends(self) -> dict[int, int]:
         """Partition → offset after the last record seen."""
         ends: dict[int, int] = {}

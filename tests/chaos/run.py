@@ -45,6 +45,7 @@ class Run:
         self._feed = feed or Feed(target.inputs)
         self._healed: dict[int, int] = {}
         self._stalled_s = stalled_s
+        self._admin = reader.admin(target.bootstrap)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -100,13 +101,15 @@ class Run:
         self.fired[kind] += fired
 
     def progress_everywhere(self, each: int = 5) -> None:
-        """Waits until every partition has so many more outputs: then every worker has worked."""
-        before = self.follower.counts()
-        partitions = self.target.partitions
+        """Waits until every partition has so many more outputs, counted from the end of its log now.
+
+        Called when a worker has just died, nothing that it wrote is counted: its partitions got on without it.
+        """
+        ends = reader.ends(self._admin, self.target.output)
         self.follower.wait(
-            lambda: all(self.follower.counts()[number] >= before[number] + each for number in range(partitions)),
+            lambda: all(self.follower.count_from(number, end) >= each for number, end in ends.items()),
             stalled_s=self._stalled_s,
-            why=f"{each} more records in each of {partitions} partitions",
+            why=f"{each} more records in each of {len(ends)} partitions",
         )
 
     def kill(self, victims: Sequence[Worker], times: int) -> None:
