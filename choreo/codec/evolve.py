@@ -10,6 +10,7 @@ micros, and decimals of another scale are refused (the specification would shift
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -44,6 +45,7 @@ PROMOTIONS: Final = {
     "string": frozenset({"string", "bytes"}),
     "bytes": frozenset({"bytes", "string"}),
 }
+_FLOAT: Final = struct.Struct("<f")
 _PYTHON: Final[dict[str, type]] = {
     "null": type(None),
     "boolean": bool,
@@ -262,9 +264,12 @@ def _logical(writer: Primitive | Fixed, reader: Primitive | Fixed, path: str) ->
     if old is not None and new is not None:
         if old.name == "decimal" or new.name == "decimal":
             return _decimal(old, new, writer, reader, path)
-        if promote is None and _family(old) == _family(new):
-            return None
-        _refuse(writer, reader, path)
+        if promote is not None or _family(old) != _family(new):
+            _refuse(writer, reader, path)
+        if old.name.endswith("-micros") and new.name.endswith("-millis"):
+            coarse = new
+            return lambda value: from_raw(coarse, to_raw(coarse, value))
+        return None
     size = writer.size if isinstance(writer, Fixed) else None
     if old is not None:
         lost = old
@@ -302,12 +307,20 @@ def _decimal(old: Logical, new: Logical, writer: Type, reader: Type, path: str) 
     return narrower
 
 
+def _to_float(value: int) -> float:
+    """The nearest number that a 32-bit float holds."""
+    nearest: float = _FLOAT.unpack(_FLOAT.pack(value))[0]
+    return nearest
+
+
 def _promotion(writer: Primitive | Fixed, reader: Primitive | Fixed) -> Convert | None:
     if isinstance(writer, Fixed) or isinstance(reader, Fixed) or writer.name == reader.name:
         return None
     match writer.name, reader.name:
-        case (("int" | "long"), ("float" | "double")):
+        case (("int" | "long"), "double"):
             return float
+        case (("int" | "long"), "float"):
+            return _to_float
         case "string", "bytes":
             return lambda value: value.encode()
         case "bytes", "string":

@@ -57,6 +57,8 @@ READABLE: dict[str, tuple[object, object, object, object]] = {
     "an instant becomes a number": (MILLIS, AT, "long", AT_MS),
     "millis to micros keep the instant": (MILLIS, AT, MICROS, AT),
     "micros to millis keep the instant": (MICROS, AT, MILLIS, AT),
+    "micros to millis round down": (MICROS, AT.replace(microsecond=1_999), MILLIS, AT.replace(microsecond=1_000)),
+    "a long that a float cannot hold exactly": ("long", 2**24 + 1, "float", float(2**24)),
     "an int becomes a date": ("int", 15706, logical("int", "date"), date(2013, 1, 1)),
     "a date becomes a long": (logical("int", "date"), date(2013, 1, 1), "long", 15706),
     "text becomes a uuid": ("string", str(UUID(int=9)), logical("string", "uuid"), UUID(int=9)),
