@@ -29,7 +29,7 @@ class Cluster:
     """How to reach Kafka and the registry. ``bootstrap`` is None when neither file nor environment says so."""
 
     bootstrap: str | None = None
-    schema_registry: str = "file"  # "file", or the base URL of a Confluent-compatible registry
+    schema_registry: str = field(default="file", repr=False)  # "file", or the URL of a Confluent-compatible registry
     security: Mapping[str, str] = field(default_factory=dict, repr=False)  # librdkafka settings; may hold passwords
     replication: int | None = None  # of topics that apply creates; None: the cluster's own default
 

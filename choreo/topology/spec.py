@@ -44,6 +44,7 @@ CLUSTER: Final = Section(
             Text('"file" or the URL of a registry', r"file|https?://\S+", "write file or https://…"),
             "`file` (the committed `schemas/registry.lock.json`) or the URL of a Confluent-compatible registry.",
             default="file",
+            secret=True,  # an URL may hold a password
             unset_ok=True,
         ),
         Field(

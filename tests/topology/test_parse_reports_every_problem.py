@@ -64,7 +64,14 @@ BAD = [
     (HEAD + "tools: {a: {effect: maybe}}\n", "CH0102", 3, 21, "the text 'maybe'", "pure, read"),
     (HEAD + "models: {a: {provider: x, budget: {usd: cheap}}}\n", "CH0102", 3, 41, "not a number", "digits"),
     (HEAD + "cluster: {bootstrap: localhost}\n", "CH0102", 3, 22, "'localhost'", "localhost:9092"),
-    (HEAD + "cluster: {schema_registry: ftp://x}\n", "CH0102", 3, 28, "ftp", "https://"),
+    (
+        HEAD + "cluster: {schema_registry: ftp://x}\n",
+        "CH0102",
+        3,
+        28,
+        "the value of cluster.schema_registry",
+        "not shown",
+    ),
     (HEAD + "cluster: {security: {acks: '0'}}\n", "CH0102", 3, 22, "'acks'", "exactly-once"),
     (HEAD + "owner: ${NOBODY}\n", "CH0105", 3, 8, "NOBODY is not set", "${NOBODY:-…}"),
     (HEAD + "owner: ${NO BODY}\n", "CH0105", 3, 8, "'${NO BODY}' is not a variable", "$${"),
@@ -138,6 +145,7 @@ def test_secrets_are_never_shown() -> None:
     for text in (
         "cluster: {security: hunter2}",
         "cluster: {security: [hunter2]}",
+        "cluster: {schema_registry: 'htp://me:hunter2@x'}",
         "cluster: {security: {sasl.password: [hunter2]}}",
         "cluster: {security: {hunter: hunter2}}",
         "cluster: {security: {sasl.password: 'hunter2${'}}",
