@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from choreo.codec.generate import MARK, generate
 from choreo.codec.schema import SchemaSet
+from choreo.codec.types import records_of
 from choreo.errors import HostError
+from choreo.kernel.windows import WindowConfig
 
 
 class Difference(NamedTuple):
@@ -25,9 +27,10 @@ def difference(directory: Path, texts: dict[str, str], schemas: SchemaSet) -> Di
     """Compares the generated modules of a directory with what its `.avsc` files say.
 
     Raises:
-        SchemaError: CH0208, a schema that has no Python class.
+        SchemaError: CH0208, a schema that has no Python class; CH0202, a window that cannot be.
         HostError: CH0804, a module of that name was written by hand.
     """
+    check_windows(schemas)
     wanted = generate(schemas, texts)
     changed = {}
     for name, text in wanted.items():
@@ -49,6 +52,19 @@ def difference(directory: Path, texts: dict[str, str], schemas: SchemaSet) -> Di
         if file.name not in wanted and _generated(file.read_text("utf-8"))
     ]
     return Difference(changed, stale, len(wanted) - len(changed))
+
+
+def check_windows(schemas: SchemaSet) -> None:
+    """Refuses window fields whose configuration makes no window.
+
+    Raises:
+        SchemaError: CH0202 with file, record and field.
+    """
+    for schema in schemas:
+        for record in records_of(schema.root):
+            for field in record.fields:
+                if field.window is not None:
+                    WindowConfig.parse(field.window, f"{schemas.files[record.name]}: {record.name}.{field.name}")
 
 
 def _generated(text: str) -> bool:

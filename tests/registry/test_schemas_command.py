@@ -72,6 +72,14 @@ def test_generate_without_schemas_says_so(project: Path) -> None:
     assert failure(run("generate")).code == "CH0804"
 
 
+def test_a_window_that_cannot_be_is_named(project: Path) -> None:
+    window = {"name": "w", "type": "choreo.Window", "window": {"kind": "slid", "size": "5m"}}
+    (project / "schemas" / "Hub.avsc").write_text(json.dumps({**HUB, "fields": [*HUB["fields"], window]}))
+    error = failure(run("generate"))
+    assert (error.code, error.where) == ("CH0202", "Hub.avsc: t.Hub.w")
+    assert "a window's kind is sliding or tumbling, saw 'slid'" in error.message
+
+
 def test_check_compares_with_every_registered_version(project: Path) -> None:
     assert [row["state"] for row in json.loads(run("check", "--json").output)] == ["new", "new"]
     registry = FileRegistry(project / "schemas" / "registry.lock.json")
