@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar, cast
 
+from choreo.agent.as_json import as_json
 from choreo.agent.record import Record
 from choreo.agent.tool import REPEATABLE, Invocation, Tool
 from choreo.errors import ParkSignal, StepError, UndeclaredError
@@ -96,6 +97,8 @@ class MadeCall(NamedTuple):
 
     call: Call
     answer: Answer
+    arguments: str  # JSON
+    result: str  # JSON; "" if it failed
 
 
 class Context:
@@ -359,9 +362,12 @@ class Context:
             tool.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise StepError(f"tool {tool.name}{tool.signature}: {error}", code="CH0403") from None
-        call = Call(use.name, Invocation(tool, args, kwargs), use.timeout_s)
+        invocation = Invocation(tool, args, kwargs)
+        arguments = as_json(invocation.arguments())
+        call = Call(use.name, invocation, use.timeout_s)
         answer = await _request(call)
-        self._calls.append(MadeCall(call, answer))
+        result = "" if answer.error is not None else as_json(answer.value)
+        self._calls.append(MadeCall(call, answer, arguments, result))
         if answer.error is not None:
             raise answer.error
         return cast(R, answer.value)

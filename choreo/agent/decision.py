@@ -6,41 +6,74 @@ of tools, ``brief`` only says that there were some, ``off`` writes nothing.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from typing import Any, Final, Literal
-from uuid import UUID
+from typing import Final, Literal
 
 from choreo.agent.bindings import Bindings
-from choreo.agent.context import Context, MadeCall, moment
+from choreo.agent.context import Context
+from choreo.agent.decision_bytes import (
+    FIELDS,
+    KINDS,
+    NO_LISTS,
+    NULL,
+    OUTCOMES,
+    DecisionLists,
+    array_bytes,
+    bytes_bytes,
+    enum_bytes,
+    long_bytes,
+    optional_bytes,
+    optional_long,
+    optional_text,
+    text_bytes,
+)
 from choreo.agent.failures import bounded
-from choreo.agent.record import Record
-from choreo.kernel.envelope import carried_headers, constant_headers, outgoing_headers
+from choreo.errors import EngineError
+from choreo.kernel.envelope import (
+    BAGGAGE_BYTES_MAX,
+    ID_BYTES_MAX,
+    TRACESTATE_BYTES_MAX,
+    carried_headers,
+    constant_headers,
+    outgoing_headers,
+)
 from choreo.kernel.validate import record_bytes
 from choreo.kernel.values import Failure, Outcome, OutRecord, StateView, TopicFacts, Trigger
 from choreo.topology import names
 
 DecisionOutcome = Literal["done", "dead_letter", "parked", "duplicate"]
 
-JSON_CHARS_MAX: Final = 65_536
-"""Longest argument list or answer of a call that a decision keeps; a larger one is cut and marked as cut."""
-_CUT_CHARS: Final = 1_000
+HEADERS_BYTES_MAX: Final = BAGGAGE_BYTES_MAX + TRACESTATE_BYTES_MAX + 4 * ID_BYTES_MAX + 2_048
+"""More than the headers of a decision can have, its key aside."""
 _TRACEPARENT: Final = 4  # position in carried_headers
+_KINDS: Final = enum_bytes(KINDS)
+_OUTCOMES: Final = enum_bytes(OUTCOMES)
 
 
 class DecisionWriter:
-    """Makes the decision records of one agent."""
+    """Makes the decision records of one agent.
+
+    Args:
+        bindings: the agent.
+        facts: what the cluster says about the topology's decisions topic.
+
+    Raises:
+        EngineError: CH0309, the schema has other fields than this module writes.
+    """
 
     def __init__(self, bindings: Bindings, facts: TopicFacts) -> None:
+        schema, identity = bindings.decision.schema, bindings.identity
+        if [one.name for one in schema.root.fields] != FIELDS:
+            raise EngineError(f"{schema.full_name} has other fields than decision_bytes writes")
         self._bindings = bindings
-        self._encoder = bindings.decision
+        self._identity = identity
         self._topic = names.decisions(bindings.topology.name)
         self._bytes_max = facts.message_bytes_max
-        self._constants = constant_headers(bindings.identity, self._encoder.schema.full_name)
+        self._constants = constant_headers(identity, schema.full_name)
         self._audit = bindings.agent.audit
+        self._prefix = bytes([0]) + bindings.decision.schema_id.to_bytes(4, "big")
+        self._agent = text_bytes(identity.topology) + text_bytes(identity.agent) + long_bytes(bindings.agent.version)
+        self._topics = {name: optional_text(name) for name in bindings.inputs}
+        self._types = {name: use.event.__avro_name__ for name, use in bindings.inputs.items()}
 
     def write(
         self,
@@ -53,7 +86,7 @@ class DecisionWriter:
         changes: Outcome | None = None,
         failure: Failure | None = None,
     ) -> OutRecord | None:
-        """The decision of one step, or None with ``audit: off``.
+        """The decision of one step, or None with ``audit: off``. Never raises.
 
         Args:
             outcome: how the step ended.
@@ -66,11 +99,15 @@ class DecisionWriter:
         """
         if self._audit == "off":
             return None
-        record = self._record(outcome, trigger, view, now_ms, ctx, changes, failure, full=self._audit == "full")
+        lists = NO_LISTS if ctx is None else _lists(ctx, view, changes, full=self._audit == "full")
+        record = self._record(outcome, trigger, view, now_ms, ctx, lists, failure)
+        if len(record.value or b"") + len(record.key or b"") + HEADERS_BYTES_MAX <= self._bytes_max:
+            return record
+        if ctx is not None and record_bytes(record.key, record.value, record.headers) > self._bytes_max:
+            lists = _lists(ctx, view, changes, full=False)
+            record = self._record(outcome, trigger, view, now_ms, ctx, lists, failure)
         if record_bytes(record.key, record.value, record.headers) > self._bytes_max:
-            record = self._record(outcome, trigger, view, now_ms, ctx, changes, failure, full=False)
-        if record_bytes(record.key, record.value, record.headers) > self._bytes_max:
-            record = self._record(outcome, trigger, view, now_ms, None, None, failure, full=False)
+            record = self._record(outcome, trigger, view, now_ms, ctx, NO_LISTS, failure)
         return record
 
     def _record(
@@ -80,52 +117,49 @@ class DecisionWriter:
         view: StateView,
         now_ms: int,
         ctx: Context | None,
-        changes: Outcome | None,
+        lists: DecisionLists,
         failure: Failure | None,
-        *,
-        full: bool,
     ) -> OutRecord:
-        bindings = self._bindings
-        identity = bindings.identity
+        identity = self._identity
         envelope, delivery, timer = trigger.envelope, trigger.delivery, trigger.timer
         carried = carried_headers(identity, envelope) if ctx is None else ctx._carry()
-        known = delivery is None or knows_entity(trigger)
-        sequence = view.sequence(trigger.entity) + 1 if known else 0
-        decision_id = identity.decision_id(envelope.event_id, sequence)
-        value = {
-            "id": decision_id,
-            "topology": identity.topology,
-            "agent": identity.agent,
-            "version": bindings.agent.version,
-            "entity": trigger.entity,
-            "sequence": sequence,
-            "kind": "event" if timer is None else "timer",
-            "outcome": outcome,
-            "at": moment(now_ms),
-            "event_time": moment(envelope.time_ms),
-            "event_id": envelope.event_id,
-            "event_type": envelope.type or _type_of(bindings, trigger),
-            "topic": None if delivery is None else delivery.topic,
-            "partition": None if delivery is None else delivery.partition,
-            "offset": None if delivery is None else delivery.offset,
-            "timer": None if timer is None else timer.name,
-            "correlation_id": envelope.correlation_id,
-            "causation_id": envelope.causation_id,
-            "hop": envelope.hop + 1,
-            "traceparent": carried[_TRACEPARENT][1].decode(),
-            "rows": [] if ctx is None or changes is None else _rows(ctx, changes, full),
-            "emits": [] if ctx is None or changes is None else _emits(ctx),
-            "timers_set": [] if changes is None else [{"name": t.name, "at": moment(t.at_ms)} for t in changes.timers],
-            "timers_cancelled": [] if changes is None else changes.cancels,
-            "calls": [] if ctx is None else _calls(ctx._calls, now_ms, full),
-            "references": [] if ctx is None else _references(ctx),
-            "sources": [] if ctx is None else _sources(ctx, view),
-            "code": None if failure is None else failure.code,
-            "message": None if failure is None else bounded(failure.message),
-        }
         key = trigger.entity.encode()
+        sequence = view.sequence(trigger.entity) + 1 if delivery is None or delivery.key == key else 0
+        decision_id = identity.decision_id(envelope.event_id, sequence)
+        if delivery is None:
+            event_type = ""
+            place = NULL + NULL + NULL
+        else:
+            event_type = envelope.type or self._types.get(delivery.topic, "")
+            topic = self._topics.get(delivery.topic) or optional_text(delivery.topic)
+            place = topic + optional_long(delivery.partition) + optional_long(delivery.offset)
+        value = b"".join(
+            (
+                self._prefix,
+                text_bytes(decision_id),
+                self._agent,
+                bytes_bytes(key),
+                long_bytes(sequence),
+                _KINDS["event" if timer is None else "timer"],
+                _OUTCOMES[outcome],
+                long_bytes(now_ms),
+                long_bytes(envelope.time_ms),
+                text_bytes(envelope.event_id),
+                text_bytes(event_type),
+                place,
+                NULL if timer is None else optional_text(timer.name),
+                text_bytes(envelope.correlation_id),
+                text_bytes(envelope.causation_id),
+                long_bytes(envelope.hop + 1),
+                bytes_bytes(carried[_TRACEPARENT][1]),
+                *lists,
+                NULL + NULL
+                if failure is None
+                else optional_text(failure.code) + optional_text(bounded(failure.message)),
+            )
+        )
         headers = outgoing_headers(self._constants, carried, decision_id, key)
-        return OutRecord(self._topic, None, key, self._encoder.encode(value), headers)
+        return OutRecord(self._topic, None, key, value, headers)
 
 
 def knows_entity(trigger: Trigger) -> bool:
@@ -133,90 +167,68 @@ def knows_entity(trigger: Trigger) -> bool:
     return trigger.delivery is None or trigger.delivery.key == trigger.entity.encode()
 
 
-def _type_of(bindings: Bindings, trigger: Trigger) -> str:
-    use = None if trigger.delivery is None else bindings.inputs.get(trigger.delivery.topic)
-    return "" if use is None else use.event.__avro_name__
+def _lists(ctx: Context, view: StateView, changes: Outcome | None, *, full: bool) -> DecisionLists:
+    return DecisionLists(
+        _rows(ctx, changes, full) if changes is not None and changes.rows else NULL,
+        _emits(ctx) if changes is not None and ctx._emits else NULL,
+        array_bytes(text_bytes(one.name) + long_bytes(one.at_ms) for one in changes.timers)
+        if changes is not None and changes.timers
+        else NULL,
+        array_bytes(map(text_bytes, changes.cancels)) if changes is not None and changes.cancels else NULL,
+        _calls(ctx, full) if ctx._calls else NULL,
+        array_bytes(
+            text_bytes(table) + text_bytes(key) + long_bytes(seen[0]) for (table, key), seen in ctx._looked_up.items()
+        )
+        if ctx._looked_up
+        else NULL,
+        _sources(ctx, view) if ctx._rows else NULL,
+    )
 
 
-def _rows(ctx: Context, changes: Outcome, full: bool) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
+def _rows(ctx: Context, changes: Outcome, full: bool) -> bytes:
+    items = []
     for write in changes.rows:
         slot = ctx._rows[write.table]
-        rows.append(
-            {
-                "table": write.table,
-                "schema_id": slot.use.encoder.schema_id,
-                "before": slot.before if full else None,
-                "after": write.value if full else None,
-            }
+        item = text_bytes(write.table) + long_bytes(slot.use.encoder.schema_id)
+        items.append(item + (optional_bytes(slot.before) + optional_bytes(write.value) if full else NULL + NULL))
+    return array_bytes(items)
+
+
+def _emits(ctx: Context) -> bytes:
+    items = []
+    for one in ctx._emits:
+        record = one.record
+        items.append(
+            text_bytes(record.topic)
+            + text_bytes(one.event_id)
+            + text_bytes(one.type_name)
+            + bytes_bytes(record.key or b"")
+            + long_bytes(len(record.value or b""))
         )
-    return rows
+    return array_bytes(items)
 
 
-def _emits(ctx: Context) -> list[dict[str, object]]:
-    return [
-        {
-            "topic": one.record.topic,
-            "event_id": one.event_id,
-            "type": one.type_name,
-            "key": (one.record.key or b"").decode(),
-            "size": len(one.record.value or b""),
-        }
-        for one in ctx._emits
-    ]
+def _calls(ctx: Context, full: bool) -> bytes:
+    items = []
+    for number, made in enumerate(ctx._calls, 1):
+        error = made.answer.error
+        items.append(
+            long_bytes(number)
+            + text_bytes(made.call.tool)
+            + text_bytes(made.arguments)
+            + optional_text(made.result if full and error is None else None)
+            + optional_text(None if error is None else bounded(str(error)))
+            + long_bytes(made.answer.started_at_ms or ctx._now_ms)
+            + long_bytes(made.answer.duration_ms)
+        )
+    return array_bytes(items)
 
 
-def _calls(calls: Sequence[MadeCall], now_ms: int, full: bool) -> list[dict[str, object]]:
-    return [
-        {
-            "number": number,
-            "tool": made.call.tool,
-            "arguments": as_json(made.call.arguments.arguments()),
-            "answer": as_json(made.answer.value) if full and made.answer.error is None else None,
-            "error": None if made.answer.error is None else bounded(str(made.answer.error)),
-            "started_at": moment(made.answer.started_at_ms or now_ms),
-            "duration_ms": made.answer.duration_ms,
-        }
-        for number, made in enumerate(calls, 1)
-    ]
-
-
-def _references(ctx: Context) -> list[dict[str, object]]:
-    return [{"table": table, "key": key, "offset": seen[0]} for (table, key), seen in ctx._looked_up.items()]
-
-
-def _sources(ctx: Context, view: StateView) -> list[dict[str, object]]:
-    sources: list[dict[str, object]] = []
+def _sources(ctx: Context, view: StateView) -> bytes:
+    items = []
     for name, slot in ctx._rows.items():
         if slot.before is not None:
             event_id = view.provenance(name, ctx.key)
             if event_id:
-                sources.append({"table": name, "event_id": event_id})
-    return sources
-
-
-def as_json(value: object) -> str:
-    """A value as compact JSON text, for people and for replay; what JSON doesn't have becomes text."""
-    text = json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":"), skipkeys=True)
-    if len(text) > JSON_CHARS_MAX:
-        text = json.dumps({"cut": text[:_CUT_CHARS], "chars": len(text)}, ensure_ascii=False, separators=(",", ":"))
-    return text.encode(errors="replace").decode()
-
-
-def _plain(value: object) -> Any:
-    match value:
-        case Record():
-            return value.model_dump(mode="json")
-        case datetime() | date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case UUID() | Decimal():
-            return str(value)
-        case set() | frozenset():
-            return sorted(value, key=repr)
-        case bytes():
-            return value.hex()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return repr(value)[:_CUT_CHARS]
+                items.append(text_bytes(name) + text_bytes(event_id))
+    return array_bytes(items)

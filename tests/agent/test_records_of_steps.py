@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import fastavro
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import choreo.agent.decision_bytes as written
+from choreo.agent.as_json import JSON_CHARS_MAX, as_json
 from choreo.agent.context import Context
-from choreo.agent.decision import JSON_CHARS_MAX, as_json
 from choreo.agent.tool import tool
 from choreo.kernel.envelope import parse_headers
 from choreo.kernel.validate import record_bytes
@@ -255,6 +258,51 @@ def test_a_decision_too_large_for_its_topic_leaves_out_rows_and_answers() -> Non
     made.message_bytes_max = 1_060
     value = decision(made.run(made.event(LATE), Answer("clear", None)))
     assert (value["calls"], value["rows"], value["event_id"] != "") == ([], [], True)
+
+
+def test_the_bytes_of_decisions_are_those_of_the_general_encoder() -> None:
+    made = world()
+    encoder = made.bind().decision
+    trigger = made.event(LATE, headers=(("ce_id", "Ü".encode() * 40), ("ce_causationid", b"x" * 200)))
+    outcome = made.run(trigger, Answer({"a": "ü" * 2_000}, None, NOW_MS, 70))
+    made.commit(trigger, outcome)
+    again = made.run(trigger, Answer("fog", None))
+    parked = made.runner.park(trigger, FAILED, 3, made.state, NOW_MS)
+    fired_one = made.runner.dead_letter(fired(outcome.timers[0]), FAILED, made.state, 0)
+    for one in (outcome, again, parked, fired_one, made.runner.duplicate(trigger, made.state, 2**45)):
+        assert one.decision is not None
+        assert encoder.encode(decision(one)) == one.decision.value
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.text(), st.one_of(st.none(), st.binary(max_size=2_000)))
+def test_primitives_are_written_as_avro_says(number: int, word: str, data: bytes | None) -> None:
+    schema = {
+        "type": "record",
+        "name": "r",
+        "fields": [
+            {"name": "n", "type": "long"},
+            {"name": "m", "type": ["null", "long"]},
+            {"name": "t", "type": "string"},
+            {"name": "o", "type": ["null", "string"]},
+            {"name": "b", "type": ["null", "bytes"]},
+            {"name": "a", "type": {"type": "array", "items": "long"}},
+        ],
+    }
+    out = io.BytesIO()
+    numbers = [number, -number, 0][: number % 4]
+    numbers = [one for one in numbers if one < 2**63]
+    value = {"n": number, "m": number, "t": word, "o": word, "b": data, "a": numbers}
+    fastavro.schemaless_writer(out, schema, value)
+    assert out.getvalue() == b"".join(
+        (
+            written.long_bytes(number),
+            written.optional_long(number),
+            written.text_bytes(word),
+            written.optional_text(word),
+            written.optional_bytes(data),
+            written.array_bytes(map(written.long_bytes, numbers)),
+        )
+    )
 
 
 @pytest.mark.parametrize(
