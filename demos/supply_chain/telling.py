@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,8 +61,8 @@ def _decided(event: ShipmentDecided) -> str:
 
 
 def _proposed(event: ReplanProposed) -> str:
-    others = ", ".join(flight.flight_id for flight in event.alternatives) or "nothing else"
-    return f"{event.shipment_id} on {event.flight_id} should be replanned ({event.cause}); {others} flies"
+    others = ", ".join(flight.flight_id for flight in event.alternatives) or "none"
+    return f"{event.shipment_id} on {event.flight_id} should be replanned ({event.cause}); other flights: {others}"
 
 
 def _scored(event: FlightScored) -> str:
@@ -105,16 +105,19 @@ _SENTENCES: Final[dict[type, Callable[[Any], str]]] = {
 
 
 def worth_telling(history: History) -> list[str]:
-    """Three shipment decisions: one of each kind, and of each kind the one with the longest way behind it."""
-    longest: dict[ShipmentAction, tuple[int, int, str]] = {}
+    """Three shipment decisions of different kinds, about different shipments.
+
+    Of each kind one that most agents had a part in, and of these one that is soon told.
+    """
+    best: dict[ShipmentAction, list[tuple[int, int, str, str]]] = {}
     for told, value in history.on("shipment-decisions"):
         assert isinstance(value, ShipmentDecided)
         links = history.chain(told.event_id)
         agents = {link.made.agent for link in links if link.made is not None}
-        rank = (len(agents), len(links), told.event_id)
-        longest[value.action] = max(longest.get(value.action, rank), rank)
-    return _first(longest[action][2] for action in STORIES if action in longest)
-
-
-def _first(ids: Iterable[str]) -> list[str]:
-    return list(ids)[:STORIES_MAX]
+        best.setdefault(value.action, []).append((-len(agents), len(links), value.shipment_id, told.event_id))
+    chosen: dict[str, str] = {}
+    for action in STORIES:
+        candidates = sorted(one for one in best.get(action, ()) if one[2] not in chosen)
+        if candidates and len(chosen) < STORIES_MAX:
+            chosen[candidates[0][2]] = candidates[0][3]
+    return list(chosen.values())

@@ -12,6 +12,7 @@ from choreo.cli._demo.story import story
 from demos.supply_chain import SupplyChain, telling
 from tests.supply_chain.made_up_run import EVENTS, history
 
+AGENTS = ("carrier_watch", "hub_watch", "load_planner", "shipment_desk", "eta_scorer")
 RIGHT = Account(
     events=20_000,
     records=52_000,
@@ -32,9 +33,8 @@ def report(account: Account = RIGHT) -> Report:
         title=demo.title,
         account=account,
         latency=Latency(21.4, 88.123, 61_000),
+        latency_by_agent={agent: Latency(20.0, 80.0, 12_200) for agent in AGENTS},
         seconds=20.4,
-        rate=1_000.0,
-        agents=5,
         restarts=0,
         figures=demo.figures(run),
         stories=[story(run, event_id, demo.sentence, demo.clock) for event_id in demo.worth_telling(run)],
@@ -69,34 +69,33 @@ def test_a_story_names_events_agents_and_what_they_remembered() -> None:
     lines = story(run, "decision", telling.sentence, telling.clock)
     assert lines == [
         "  08 Feb 12:00 JFK reports visibility 0.5 miles, 0.12 inches of precipitation, wind 31 mph",
-        "         weather/3/2",
-        "         → hub_watch (15 ms later)",
+        "    [weather/3/2]",
+        "    → hub_watch, 15 ms later",
         "  08 Feb 12:00 B6915-JFK-20130208 should leave 80 minutes late: John F Kennedy Intl: freezing",
-        "         delay-risks/3/3",
-        "         → load_planner (15 ms later)",
-        "           it remembered: 08 Feb 12:00 S1-B6915-JFK-20130208 is booked on B6915-JFK-20130208",
-        "  08 Feb 12:00 S1-B6915-JFK-20130208 on B6915-JFK-20130208 should be replanned (delay); "
-        "UA397-EWR-20130208 flies",
-        "         proposals/1/4",
-        "         → shipment_desk (15 ms later)",
-        "           it remembered: 08 Feb 12:00 shipment S1-B6915-JFK-20130208 (120 kg, express, made up) "
-        "must reach SFO by 08 Feb 20:00",
-        "  08 Feb 12:00 REROUTE: S1-B6915-JFK-20130208 goes to UA397-EWR-20130208 instead of B6915-JFK-20130208, "
-        "for $188 (UA397-EWR-20130208 arrives in time)",
-        "         shipment-decisions/2/5",
+        "    [delay-risks/3/3]",
+        "    → load_planner, 15 ms later",
+        "      it remembered: 08 Feb 12:00 S1-B6915-JFK-20130208 is booked on B6915-JFK-20130208",
+        "  08 Feb 12:00 S1-B6915-JFK-20130208 on B6915-JFK-20130208 should be replanned (delay); other",
+        "    flights: UA397-EWR-20130208 [proposals/1/4]",
+        "    → shipment_desk, 15 ms later",
+        "      it remembered: 08 Feb 12:00 shipment S1-B6915-JFK-20130208 (120 kg, express, made up) must",
+        "        reach SFO by 08 Feb 20:00",
+        "  08 Feb 12:00 REROUTE: S1-B6915-JFK-20130208 goes to UA397-EWR-20130208 instead of",
+        "    B6915-JFK-20130208, for $188 (UA397-EWR-20130208 arrives in time) [shipment-decisions/2/5]",
     ]
 
 
 def test_a_story_through_a_timer_goes_on_with_the_event_that_set_it() -> None:
     lines = story(history(), "sheet", telling.sentence, telling.clock)
-    assert "         → load_planner, when its timer cut_off fired (75 ms later)" in lines
-    assert lines[0].endswith("is booked on B6915-JFK-20130208")
+    assert "    → load_planner, when its timer cut_off fired, 75 ms later" in lines
+    assert lines[0].endswith("is booked on B6915-JFK-20130208 [bookings/0/1]")
 
 
 def test_the_text_reads_as_it_did() -> None:
     text = as_text(report())
     assert "     20,000  events in\n" in text
     assert "     66,000  decisions out, by 5 agents (5,000 started by timers)\n" in text
+    assert "  eta_scorer      12,200 events decided, p50 20 ms, p99 80 ms\n" in text
     assert "          0  lost\n" in text
     assert "         21  ms from event to decision" in text
     assert "1 shipments (made up, on real flights); decisions about them: 1 reroute\n" in text

@@ -45,7 +45,7 @@ class Link(NamedTuple):
 
     event: Told
     made: Made | None
-    remembered: tuple[Told, ...]  # earlier events that the decision knew through rows
+    remembered: tuple[Told, ...]  # earlier events from outside that the decision knew through rows
 
 
 class History:
@@ -103,7 +103,7 @@ class History:
         if made is None:
             return ()
         known = (self._events.get(event_id) for event_id in made.sources if event_id != trigger.event_id)
-        return tuple(event for event in known if event is not None)
+        return tuple(event for event in known if event is not None and event.agent is None)
 
 
 def reader_for(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from choreo.cli._demo.accounting import Account
@@ -19,16 +19,14 @@ class Report:
     Attributes:
         stories: each with its lines, the event that began it first.
         seconds: from the first event's append to the last decision that a reader could see.
-        rate: events a second that the feed was sent at.
     """
 
     name: str
     title: str
     account: Account
     latency: Latency
+    latency_by_agent: Mapping[str, Latency]
     seconds: float
-    rate: float
-    agents: int
     restarts: int
     figures: Figures
     stories: Sequence[Sequence[str]]
@@ -38,7 +36,7 @@ class Report:
         return self.account.events / self.seconds if self.seconds else None
 
 
-def report_of(name: str, demo: Demo, outcome: Outcome, agents: int) -> Report:
+def report_of(name: str, demo: Demo, outcome: Outcome) -> Report:
     """Puts a run's report together."""
     stories = [
         story(outcome.history, event_id, demo.sentence, demo.clock) for event_id in demo.worth_telling(outcome.history)
@@ -48,9 +46,8 @@ def report_of(name: str, demo: Demo, outcome: Outcome, agents: int) -> Report:
         title=demo.title,
         account=outcome.account,
         latency=outcome.latency,
+        latency_by_agent=outcome.latency_by_agent,
         seconds=outcome.span_s,
-        rate=outcome.rate,
-        agents=agents,
         restarts=outcome.restarts,
         figures=demo.figures(outcome.history),
         stories=stories,
@@ -86,7 +83,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield f"  {account.events:>9,}  events in"
     yield (
-        f"  {account.decisions_total:>9,}  decisions out, by {report.agents} agents "
+        f"  {account.decisions_total:>9,}  decisions out, by {len(report.latency_by_agent)} agents "
         f"({account.timers:,} started by timers)"
     )
     yield f"  {account.dead_letters:>9,}  dead letters"
@@ -97,10 +94,12 @@ def _lines(report: Report) -> Iterator[str]:
     if report.restarts:
         yield f"  {report.restarts:>9,}  restarts of workers"
     if report.events_per_s is not None:
-        yield f"  {report.events_per_s:>9,.0f}  events/s, fed at {report.rate:,.0f}/s, over {report.seconds:.1f} s"
+        yield f"  {report.events_per_s:>9,.0f}  events/s, over {report.seconds:.1f} s"
     if latency.p50 is not None and latency.p99 is not None:
         yield f"  {latency.p50:>9,.0f}  ms from event to decision, half of them within (p50)"
         yield f"  {latency.p99:>9,.0f}  ms, 99 of 100 within (p99)"
+    yield ""
+    yield from _agents(report.latency_by_agent)
     yield ""
     yield "Counted afterwards, from the topics at read_committed: each of"
     yield f"{account.steps:,} pairs of a record and an agent that reads it must have exactly one"
@@ -119,6 +118,13 @@ def _lines(report: Report) -> Iterator[str]:
         yield from lines
     yield ""
     yield "Everything is accounted for." if account.ok else "NOT everything is accounted for."
+
+
+def _agents(latencies: Mapping[str, Latency]) -> Iterator[str]:
+    width = max(map(len, latencies), default=0)
+    for agent, measured in latencies.items():
+        p50, p99 = ("-" if one is None else f"{one:,.0f} ms" for one in measured[:2])
+        yield f"  {agent:<{width}}  {measured.measured:>7,} events decided, p50 {p50}, p99 {p99}"
 
 
 def _rounded(value: float | None) -> float | None:

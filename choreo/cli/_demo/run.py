@@ -30,6 +30,10 @@ from choreo.topology.model import Topology
 READY_S_MAX: Final = 60.0
 """Five workers on two cores import and join in about six seconds; a slow machine gets ten times that."""
 CRASHES_AT_START_MAX: Final = 3
+UNDECIDED_MAX: Final = 400
+"""The feed pauses while more (agent, record) pairs than this wait to be decided. A demo squeezes days into a minute: a
+tenth of a second on the wall is many minutes of event time, and agents that fall behind would hear of a storm after it
+has passed. So the feed goes as fast as the agents keep up, and events/s is what they sustain."""
 QUIET_S: Final = 1.0
 """Everything is decided and nothing new came for so long: the chains that began with the last event have ended."""
 STALLED_S: Final = 45.0
@@ -58,9 +62,9 @@ class Outcome:
     account: Account
     history: History
     latency: Latency
+    latency_by_agent: Mapping[str, Latency]
     span_s: float
     fed: int
-    rate: float
     restarts: int
     worker_lines: Mapping[str, Sequence[str]]
 
@@ -107,7 +111,7 @@ def run(stage: Stage, facts: Sequence[Fact], *, rate: float, progress: Progress)
             progress.phase(f"starting {len(logs)} workers")
             _wait_ready(supervisor)
             progress.phase("feeding")
-            fed, fed_rate = _feed(stage, facts, rate, watch, supervisor, progress)
+            fed = _feed(stage, facts, rate, watch, supervisor, progress)
             progress.phase("waiting for the last decisions")
             ends = _wait_decided(stage, watch, supervisor, progress)
             restarts = sum(state.restarts for state in supervisor.states())
@@ -117,14 +121,15 @@ def run(stage: Stage, facts: Sequence[Fact], *, rate: float, progress: Progress)
     finally:
         watch.close()
     progress.phase("counting")
+    latencies = watch.latencies_ms()
     counted, history = _read_back(stage, watch.starts, ends, fed)
     return Outcome(
         account=counted,
         history=history,
-        latency=latency(watch.latencies_ms()),
+        latency=latency([one for some in latencies.values() for one in some]),
+        latency_by_agent={agent: latency(some) for agent, some in latencies.items()},
         span_s=watch.span_s(),
         fed=len(fed),
-        rate=fed_rate,
         restarts=restarts,
         worker_lines={agent: tuple(lines) for agent, lines in logs.items()},
     )
@@ -184,20 +189,28 @@ def _feed(
     watch: Watch,
     supervisor: Supervisor,
     progress: Progress,
-) -> tuple[list[str], float]:
-    """Send the facts at an even pace. Returns their ids, and the rate that was reached."""
+) -> list[str]:
+    """Send the facts, at most ``rate`` a second and only while the agents keep up. Returns their ids."""
     ids: list[str] = []
-    started = time.monotonic()
+    last = time.monotonic()
+    allowance = 0.0
     with Producer(stage.demo.topology, brokers=stage.client.bootstrap) as producer:
         while len(ids) < len(facts):
-            due = min(len(facts), int((time.monotonic() - started) * rate) + 1)
-            ids.extend(producer.send(fact.event, topic=fact.topic, at=fact.at) for fact in facts[len(ids) : due])
+            now = time.monotonic()
+            allowance = min(allowance + (now - last) * rate, rate * _TICK_S * 2)
+            last = now
+            if watch.undecided_of(len(ids)) < UNDECIDED_MAX:
+                due = min(len(facts), len(ids) + int(allowance))
+                allowance -= due - len(ids)
+                ids.extend(producer.send(fact.event, topic=fact.topic, at=fact.at) for fact in facts[len(ids) : due])
             watch.poll(_TICK_S, _BATCH)
             supervisor.poll()
             progress.fed(len(ids), len(facts))
             progress.decided(watch.decided, watch.undecided)
+            if watch.quiet_s > STALLED_S:
+                break
         producer.flush()
-    return ids, len(ids) / max(time.monotonic() - started, _TICK_S)
+    return ids
 
 
 def _wait_decided(stage: Stage, watch: Watch, supervisor: Supervisor, progress: Progress) -> dict[tuple[str, int], int]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Final
 
 from choreo.agent.record import Record
 from choreo.cli._demo.history import History, Link, Told
+
+LINE_CHARS_MAX: Final = 100
 
 
 def story(
@@ -39,13 +43,23 @@ def _link(
         made = before.made
         wall_ms = link.event.timestamp_ms - before.event.timestamp_ms
         woken = f", when its timer {made.timer} fired" if made.kind == "timer" else ""
-        lines.append(f"         → {made.agent}{woken} ({wall_ms} ms later)")
-        lines.extend(
-            f"           it remembered: {_told(history, known, sentence, clock)}" for known in before.remembered
-        )
-    lines.append(f"  {_told(history, link.event, sentence, clock)}")
-    lines.append(f"         {link.event.topic}/{link.event.partition}/{link.event.offset}")
+        lines.append(f"    → {made.agent}{woken}, {wall_ms} ms later")
+        for known in before.remembered:
+            lines += _wrapped(f"it remembered: {_told(history, known, sentence, clock)}", "      ")
+    place = f"[{link.event.topic}/{link.event.partition}/{link.event.offset}]"
+    lines += _wrapped(f"{_told(history, link.event, sentence, clock)} {place}", "  ")
     return lines
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        LINE_CHARS_MAX,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _told(history: History, event: Told, sentence: Callable[[Record], str], clock: Callable[[datetime], str]) -> str:

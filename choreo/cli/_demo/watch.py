@@ -53,7 +53,9 @@ class Watch:
         # (agent, place): +1 a record that the agent has to decide, -1 a decision whose record was not read yet
         self._open: dict[tuple[str, Place], int] = {}
         self._appended_ms: dict[Place, int] = {}
-        self._seen_ms: list[tuple[Place, float]] = []
+        self._seen_ms: dict[str, list[tuple[Place, float]]] = {agent: [] for agent in reads}
+        self._undecided = 0
+        self._last_decision_ms = 0.0
         self.outside = 0
         self.decided: Counter[str] = Counter()
         self.letters = 0
@@ -75,7 +77,11 @@ class Watch:
     @property
     def undecided(self) -> int:
         """(agent, record) pairs that were read and not decided yet."""
-        return sum(1 for balance in self._open.values() if balance > 0)
+        return max(0, self._undecided)
+
+    def undecided_of(self, fed: int) -> int:
+        """The same, with the events that were fed and not even read yet."""
+        return self.undecided + max(0, fed - self.outside)
 
     @property
     def settled(self) -> bool:
@@ -98,22 +104,27 @@ class Watch:
         """How long nothing has come."""
         return time.monotonic() - self.last_news_s
 
-    def latencies_ms(self) -> list[float]:
-        """From the moment Kafka appended an input to the moment a reader at read_committed had its decision."""
-        return [seen - self._appended_ms[place] for place, seen in self._seen_ms if place in self._appended_ms]
+    def latencies_ms(self) -> dict[str, list[float]]:
+        """By agent: from Kafka's append of an input to the moment a reader at read_committed had its decision."""
+        appended = self._appended_ms
+        return {
+            agent: [seen - appended[place] for place, seen in pairs if place in appended]
+            for agent, pairs in self._seen_ms.items()
+        }
 
     def span_s(self) -> float:
         """From the first input's append to the last decision seen."""
-        if not self._appended_ms or not self._seen_ms:
+        if not self._appended_ms or not self._last_decision_ms:
             return 0.0
-        return max(0.0, (self._seen_ms[-1][1] - min(self._appended_ms.values())) / 1000)
+        return max(0.0, (self._last_decision_ms - min(self._appended_ms.values())) / 1000)
 
     def _take(self, entry: Entry, now_ms: float) -> None:
         if entry.topic == self._decisions:
             decided, _ = self._decoders.decision(entry)
             self.decided[decided.agent] += 1
             if decided.place is not None:
-                self._seen_ms.append((decided.place, now_ms))
+                self._last_decision_ms = now_ms
+                self._seen_ms[decided.agent].append((decided.place, now_ms))
                 self._balance((decided.agent, decided.place), -1)
         elif entry.topic in self._letters:
             self.letters += 1
@@ -126,6 +137,7 @@ class Watch:
                 self._balance((agent, place), +1)
 
     def _balance(self, pair: tuple[str, Place], change: int) -> None:
+        self._undecided += change
         balance = self._open.get(pair, 0) + change
         if balance:
             self._open[pair] = balance
