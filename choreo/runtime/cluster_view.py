@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from choreo.runtime.facts import unreachable, wait_result
+from choreo.runtime.facts import unreachable
 from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S
+from choreo.runtime.log_ends import log_ends
 from choreo.runtime.preflight import cluster_topics
 from choreo.topology import names
 from choreo.topology.model import Agent, Topology
+
+NO_GROUP: Final = "no group"
+# A cluster that has never seen a group makes the topic for their offsets first, and says meanwhile that nobody is in
+# charge. (Asked for offsets in that moment, librdkafka 2.16 crashes the process; so the group is looked at first.)
+COORDINATOR_MOVES: Final = frozenset({"NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"})
+COORDINATOR_POLL_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +58,17 @@ def view_agents(topology: Topology, admin: AdminClient, bootstrap: str) -> list[
     existing = cluster_topics(admin, bootstrap)
     agents = list(topology.agents.values())
     groups = [names.group(topology.name, agent.name) for agent in agents]
-    described = admin.describe_consumer_groups(groups, request_timeout=REQUEST_TIMEOUT_S)
-    wanted: set[TopicPartition] = set()
+    wanted: set[tuple[str, int]] = set()
     for agent in agents:
         topics = [*agent.reads, *([] if agent.kind == "faust" else [names.dead_letters(topology.name, agent.name)])]
-        wanted |= {TopicPartition(topic, number) for topic in topics for number in range(existing.get(topic, 0))}
-    ends = log_ends(admin, bootstrap, wanted, OffsetSpec.latest())
-    starts = log_ends(admin, bootstrap, wanted, OffsetSpec.earliest())
+        wanted |= {(topic, number) for topic in topics for number in range(existing.get(topic, 0))}
+    security = topology.cluster.security
+    ends = log_ends(bootstrap, security, wanted, OffsetSpec.latest())
+    starts = log_ends(bootstrap, security, wanted, OffsetSpec.earliest())
     views = []
     for agent, group in zip(agents, groups, strict=True):
-        state, members = "no group", ()
-        try:
-            description = described[group].result(REQUEST_TIMEOUT_S)
-            state = description.state.name.lower().replace("_", " ")
-            members = tuple(sorted(one.group_instance_id or one.client_id for one in description.members))
-        except KafkaException as error:
-            if error.args[0].name() != "GROUP_ID_NOT_FOUND":
-                raise unreachable(error.args[0].str().lower(), bootstrap) from error
-        committed = committed_offsets(admin, bootstrap, group)
+        state, members = group_members(admin, bootstrap, group)
+        committed = {} if state == NO_GROUP else committed_offsets(admin, bootstrap, group)
         views.append(_view(topology, agent, existing, state, members, committed, starts, ends))
     return views
 
@@ -96,6 +98,26 @@ def _view(
     return AgentView(agent.name, agent.kind, state, members, lag, dead, missing)
 
 
+def group_members(admin: AdminClient, bootstrap: str, group: str) -> tuple[str, tuple[str, ...]]:
+    """State of a group and the names of its members."""
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+    while True:
+        try:
+            request = admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)
+            description = request[group].result(REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            name = error.args[0].name()
+            if name == "GROUP_ID_NOT_FOUND":
+                return NO_GROUP, ()
+            if name not in COORDINATOR_MOVES or time.monotonic() > deadline:
+                raise unreachable(f"{name}: {error.args[0].str().lower()}", bootstrap) from error
+            time.sleep(COORDINATOR_POLL_S)
+            continue
+        state = description.state.name.lower().replace("_", " ")
+        members = tuple(sorted(one.group_instance_id or one.client_id for one in description.members))
+        return (NO_GROUP if state == "dead" else state), members
+
+
 def committed_offsets(admin: AdminClient, bootstrap: str, group: str) -> dict[tuple[str, int], int]:
     """Committed offsets of a group, without waiting for transactions that are under way; empty for an unknown group."""
     request = admin.list_consumer_group_offsets(
@@ -108,17 +130,3 @@ def committed_offsets(admin: AdminClient, bootstrap: str, group: str) -> dict[tu
             return {}
         raise unreachable(error.args[0].str().lower(), bootstrap) from error
     return {(one.topic, one.partition): one.offset for one in answer.topic_partitions if one.offset >= 0}
-
-
-def log_ends(
-    admin: AdminClient, bootstrap: str, wanted: Iterable[TopicPartition], which: OffsetSpec
-) -> dict[tuple[str, int], int]:
-    """First or next offset of partitions."""
-    asked = dict.fromkeys(wanted, which)
-    if not asked:
-        return {}
-    answers = admin.list_offsets(asked, request_timeout=REQUEST_TIMEOUT_S)
-    return {
-        (partition.topic, partition.partition): wait_result(future, bootstrap).offset
-        for partition, future in answers.items()
-    }

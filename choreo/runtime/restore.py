@@ -12,7 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,7 +20,6 @@ from typing import Any, Final, Protocol
 from confluent_kafka import (
     Consumer,
     ConsumerGroupTopicPartitions,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     Producer,
@@ -35,6 +34,7 @@ from choreo.kernel.values import Checkpoint, EntityState, ParkedRow, TimerRow
 from choreo.runtime.facts import ClusterFacts, unreachable, wait_result
 from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, reader, transactional_producer
 from choreo.runtime.kafka_config import admin as admin_settings
+from choreo.runtime.log_ends import log_ends
 from choreo.runtime.records import InternalRecords
 from choreo.runtime.stores.memory import MemoryStore
 from choreo.runtime.stores.rocksdb import RocksStore
@@ -144,8 +144,8 @@ class Restorer:
     def _restore(self, admin: AdminClient, ticket: int, numbers: tuple[int, ...]) -> None:
         committed, owners = self._committed(admin, numbers)
         buildings = {number: _Building(number) for number in numbers}
-        ends = self._ends(admin, numbers)
-        log_starts = self._log_starts(admin, numbers)
+        ends = self._ends(numbers)
+        log_starts = self._log_starts(numbers)
         while not self._references_ready(0.2):
             if self._stopping.is_set():
                 return
@@ -236,25 +236,17 @@ class Restorer:
         config = self._config
         return [*config.changelogs.values(), config.journal, config.timers, config.parked]
 
-    def _ends(self, admin: AdminClient, numbers: tuple[int, ...]) -> dict[tuple[str, int], int]:
-        topics = [*self._state_topics(), *self._config.inputs]
-        return self._offsets(admin, topics, numbers, OffsetSpec.latest())
+    def _ends(self, numbers: tuple[int, ...]) -> dict[tuple[str, int], int]:
+        return self._offsets([*self._state_topics(), *self._config.inputs], numbers, OffsetSpec.latest())
 
-    def _log_starts(self, admin: AdminClient, numbers: tuple[int, ...]) -> dict[tuple[str, int], int]:
-        return self._offsets(admin, list(self._config.inputs), numbers, OffsetSpec.earliest())
+    def _log_starts(self, numbers: tuple[int, ...]) -> dict[tuple[str, int], int]:
+        return self._offsets(self._config.inputs, numbers, OffsetSpec.earliest())
 
     def _offsets(
-        self, admin: AdminClient, topics: list[str], numbers: tuple[int, ...], spec: OffsetSpec
+        self, topics: Iterable[str], numbers: tuple[int, ...], which: OffsetSpec
     ) -> dict[tuple[str, int], int]:
-        futures = admin.list_offsets(
-            {TopicPartition(topic, number): spec for topic in topics for number in numbers},
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=REQUEST_TIMEOUT_S,
-        )
-        return {
-            (tp.topic, tp.partition): wait_result(future, self._config.bootstrap).offset
-            for tp, future in futures.items()
-        }
+        places = [(topic, number) for topic in topics for number in numbers]
+        return log_ends(self._config.bootstrap, self._config.security, places, which)
 
     # -- (c) the state -------------------------------------------------------------------------------------------------
 
