@@ -108,12 +108,12 @@ class AgentRunner:
 
     # -- the parts of a step -------------------------------------------------------------------------------------------
 
-    def open(self, trigger: Trigger, ctx: Context) -> Handler:
+    def coroutine_of(self, trigger: Trigger, ctx: Context) -> Handler:
         """The handler's coroutine for this trigger, not yet started."""
         bindings = self.bindings
         delivery = trigger.delivery
         if delivery is None:
-            return self._open_timer(trigger, ctx)
+            return self._timer_coroutine(trigger, ctx)
         if trigger.envelope.hop > bindings.agent.limits.hops:
             raise StepError(
                 f"the event went through {trigger.envelope.hop} agents, {bindings.agent.limits.hops} are allowed",
@@ -146,7 +146,7 @@ class AgentRunner:
         handler: Handler = use.handler(event, ctx)
         return handler
 
-    def _open_timer(self, trigger: Trigger, ctx: Context) -> Handler:
+    def _timer_coroutine(self, trigger: Trigger, ctx: Context) -> Handler:
         timer = trigger.timer
         assert timer is not None, "a trigger without a delivery is a timer"
         handler = self.bindings.timers.get(timer.name)
@@ -229,7 +229,7 @@ class AgentStep:
         runner = self._runner
         coroutine = self._coroutine
         if coroutine is None:
-            coroutine = self._coroutine = runner.open(self._trigger, self._ctx)
+            coroutine = self._coroutine = runner.coroutine_of(self._trigger, self._ctx)
         elif answer is not None:
             assert self._call is not None, "an answer came for a step that had asked for nothing"
             answer = told(answer, self._call, runner.classify)
