@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from choreo.errors import EngineError
 from choreo.kernel.burst import OffsetCommit
 from choreo.kernel.values import OutRecord
+from choreo.runtime.kafka_config import TRANSACTION_TIMEOUT_MS
 
 FLUSH_TIMEOUT_S: Final = 20.0
 """Longer than a transaction may last (TRANSACTION_TIMEOUT_MS): after it, the coordinator has aborted."""
@@ -52,11 +56,32 @@ _REFUSED: Final = {
     KafkaError.RECORD_LIST_TOO_LARGE,
     KafkaError.INVALID_RECORD,
     KafkaError.INVALID_TIMESTAMP,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError._UNKNOWN_PARTITION,
     KafkaError.INVALID_MSG,
     KafkaError.POLICY_VIOLATION,
 }
+_GAVE_UP: Final = {KafkaError._FATAL, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
+# They say that the client stopped, not why (measured: a fenced producer's records come back as purged, and produce()
+# answers _FATAL without its fatal flag). The next call on the producer names the reason.
+
+_METADATA_PREFIX: Final = b"CGMDv2:"
+"""librdkafka's form of the group metadata: prefix, generation as a native 32-bit integer, then group, member id and
+instance, each ended by a zero byte."""
+
+
+def is_member(metadata: bytes) -> bool:
+    """Whether group metadata speaks for a member. Without a generation or a member id it must not be sent: to a group
+    that is empty at that moment the broker accepts it like an administrator's commit, fencing nobody (measured).
+
+    Raises:
+        EngineError: librdkafka's form is not the one known here.
+    """
+    if not metadata.startswith(_METADATA_PREFIX):
+        raise EngineError(f"group metadata of an unknown form: {metadata[:16]!r}")
+    at = len(_METADATA_PREFIX)
+    generation = int.from_bytes(metadata[at : at + 4], sys.byteorder, signed=True)
+    _, member_id, *_ = metadata[at + 4 :].split(b"\0")
+    return generation >= 0 and bool(member_id)
 
 
 def judge(error: KafkaError, *, delivery: KafkaError | None = None) -> Result:
@@ -85,7 +110,9 @@ def kafka_error(error: KafkaException | SystemError) -> KafkaError:
     which Python answers with SystemError; the error that says what happened is its cause (measured: a producer fenced
     with records in flight).
     """
-    cause = error.__cause__ if isinstance(error, SystemError) else error
+    cause: BaseException | None = error
+    while isinstance(cause, SystemError):  # one around another for each delivery report
+        cause = cause.__cause__
     if not isinstance(cause, KafkaException):
         raise error
     found: KafkaError = cause.args[0]
@@ -125,9 +152,25 @@ class Transaction:
         The group metadata is read here, in the thread that serves the rebalance callbacks, right after the burst was
         made of owned partitions: between the two nothing can have rejoined.
         """
+        metadata = consumer.consumer_group_metadata()
+        if not is_member(metadata):
+            return Ended(Result.REBALANCING, None)  # the group is lost; the callback that says so comes with a poll
+        started_s = time.monotonic()
+        ended = self._run(records, reported, offsets, metadata)
+        if ended.result is Result.FENCED and time.monotonic() - started_s >= TRANSACTION_TIMEOUT_MS / 1_000:
+            # the coordinator ends a transaction that took too long by the same fence that a newer producer brings
+            return Ended(Result.UNKNOWN, ended.error)
+        return ended
+
+    def _run(
+        self,
+        records: Iterable[OutRecord],
+        reported: Iterable[OutRecord],
+        offsets: list[OffsetCommit],
+        metadata: bytes,
+    ) -> Ended:
         self._delivery_error = None
         self.ends = {}
-        metadata = consumer.consumer_group_metadata()
         try:
             self._producer.begin_transaction()
         except KafkaException as error:
@@ -209,6 +252,8 @@ class Transaction:
 
     def _abort(self, error: KafkaError | None) -> Ended:
         result = Result.ABORTED if error is None else judge(error, delivery=self._delivery_error)
+        if error is not None and error.code() in _GAVE_UP:
+            return self._reason(error)
         if result in (Result.FENCED, Result.UNKNOWN):
             return Ended(result, error)
         try:
@@ -217,3 +262,12 @@ class Transaction:
             after = kafka_error(failed)
             return Ended(Result.FENCED if judge(after) is Result.FENCED else Result.UNKNOWN, after)
         return Ended(result, error)
+
+    def _reason(self, gave_up: KafkaError) -> Ended:
+        """Why the client gave up. Not fenced means unknown: its memory of the transaction is gone."""
+        try:
+            self._producer.abort_transaction(CALL_TIMEOUT_S)
+        except (KafkaException, SystemError) as error:
+            reason = kafka_error(error)
+            return Ended(Result.FENCED if judge(reason) is Result.FENCED else Result.UNKNOWN, reason)
+        return Ended(Result.UNKNOWN, gave_up)

@@ -29,7 +29,6 @@ def test_commit_in_the_middle_of_a_range_the_last_owner_finished_can_be_read() -
 
 @pytest.mark.parametrize("seed", range(30))
 def test_owners_in_a_row_finish_every_offset_exactly_once(seed: int) -> None:
-    print("seed", seed)
     chance = random.Random(seed)
     end = 300
     void = {offset for offset in range(end) if chance.random() < 0.1}  # markers and aborted records
