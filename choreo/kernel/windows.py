@@ -157,7 +157,7 @@ class Window:
         self._slices: list[_Slice] = []  # ascending by start, without empty ones
         self._watermark_ms = -1
 
-    def add(self, v: float = 1, /, *, at: datetime) -> bool:
+    def add(self, v: float = 1, *, at: datetime) -> bool:
         """Counts a value in.
 
         Args:
@@ -203,7 +203,7 @@ class Window:
         count = self.count(at=at)
         return self.total(at=at) / count if count else None
 
-    def quantile(self, q: float, /, *, at: datetime) -> float | None:
+    def quantile(self, q: float, *, at: datetime) -> float | None:
         """The smallest value that at least ``q`` of all are not above; None if there are none.
 
         Args:
