@@ -25,6 +25,7 @@ from choreo.agent.decision_bytes import (
     optional_long,
     optional_text,
     text_bytes,
+    time_bytes,
 )
 from choreo.agent.failures import bounded
 from choreo.errors import EngineError
@@ -142,8 +143,8 @@ class DecisionWriter:
                 long_bytes(sequence),
                 _KINDS["event" if timer is None else "timer"],
                 _OUTCOMES[outcome],
-                long_bytes(now_ms),
-                long_bytes(envelope.time_ms),
+                time_bytes(now_ms),
+                time_bytes(envelope.time_ms),
                 text_bytes(envelope.event_id),
                 text_bytes(event_type),
                 place,

@@ -11,6 +11,7 @@ counted blocks, unions by branch number).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 FIELDS: Final = [
@@ -55,9 +56,11 @@ _LENGTHS_KEPT: Final = 1_024
 
 def long_bytes(number: int) -> bytes:
     """An int or long."""
+    return _LENGTHS[number] if 0 <= number < _LENGTHS_KEPT else _varint(number)
+
+
+def _varint(number: int) -> bytes:
     rest = number << 1 if number >= 0 else (-number << 1) - 1
-    if rest < 0x80:
-        return rest.to_bytes(1, "little")
     out = bytearray()
     while rest > 0x7F:
         out.append(rest & 0x7F | 0x80)
@@ -66,13 +69,15 @@ def long_bytes(number: int) -> bytes:
     return bytes(out)
 
 
-_LENGTHS: Final = tuple(long_bytes(length) for length in range(_LENGTHS_KEPT))
+_LENGTHS: Final = tuple(map(_varint, range(_LENGTHS_KEPT)))
+time_bytes: Final = lru_cache(maxsize=1_024)(_varint)
+"""A moment in milliseconds: neighbouring decisions share theirs."""
 
 
 def bytes_bytes(data: bytes) -> bytes:
     """A value of type bytes, or of type string already in UTF-8."""
     length = len(data)
-    return (_LENGTHS[length] if length < _LENGTHS_KEPT else long_bytes(length)) + data
+    return (_LENGTHS[length] if length < _LENGTHS_KEPT else _varint(length)) + data
 
 
 def text_bytes(text: str) -> bytes:
@@ -82,7 +87,7 @@ def text_bytes(text: str) -> bytes:
     except UnicodeEncodeError:
         data = text.encode(errors="replace")
     length = len(data)
-    return (_LENGTHS[length] if length < _LENGTHS_KEPT else long_bytes(length)) + data
+    return (_LENGTHS[length] if length < _LENGTHS_KEPT else _varint(length)) + data
 
 
 def optional_text(text: str | None) -> bytes:
