@@ -122,6 +122,14 @@ class _Counts:
 
 
 @dataclass(slots=True)
+class Refusals:
+    """What the broker refused for good. It outlives the engine: the next one finds and settles the culprit."""
+
+    poison: set[tuple[str, int, int]] = field(default_factory=set)  # (input topic, partition, offset)
+    singles: int = 0  # this many more steps are committed in bursts of one
+
+
+@dataclass(slots=True)
 class _Waits:
     """Calls in flight."""
 
@@ -138,9 +146,10 @@ class Engine:
     bursts keep the order of an entity's steps.
     """
 
-    def __init__(self, config: EngineConfig, runner: Runner) -> None:
+    def __init__(self, config: EngineConfig, runner: Runner, refusals: Refusals | None = None) -> None:
         self._config = config
         self._runner = runner
+        self._refusals = Refusals() if refusals is None else refusals
         self._inputs = {topic.name: topic for topic in config.inputs}
         self._admit = admit_with(self._inputs, config.partitions, config.partition_of, config.settlement)
         self._partitions: dict[int, Partition] = {}
@@ -152,9 +161,7 @@ class Engine:
         self._woken: deque[Lane] = deque()
         self._counts = _Counts()
         self._turn = 0
-        self._poison: set[tuple[str, int, int]] = set()
         self._draining = False
-        self._single_until = 0  # bursts of one step until this many steps were committed
 
     # -- membership ----------------------------------------------------------------------------------------------------
 
@@ -337,9 +344,9 @@ class Engine:
         """Why an input cannot be handled at all: its key is unusable, or it broke a burst before."""
         if trigger.refused is not None:
             return trigger.refused
-        if self._poison and trigger.source is not None:
+        if self._refusals.poison and trigger.source is not None:
             topic, offset = trigger.source
-            if (topic, partition.number, offset) in self._poison:
+            if (topic, partition.number, offset) in self._refusals.poison:
                 return Failure("CH0305", "the broker refused a record of this step", "KafkaException", False, False, "")
         return None
 
@@ -535,7 +542,7 @@ class Engine:
 
         The shell answers with ``committed``, ``put_back``, or drops the partitions.
         """
-        single = self._counts.committed < self._single_until
+        single = self._refusals.singles > 0
         burst = build_burst(self._finished, self._partitions.values(), self._config.owner, now_ms, single=single)
         self._finished_bytes = sum(done.size for done in self._finished) if self._finished else 0
         return burst
@@ -543,6 +550,7 @@ class Engine:
     def committed(self, burst: Burst, now_ms: int) -> None:
         """The transaction is committed and the stores hold its rows."""
         self._counts.committed += len(burst.steps)
+        self._refusals.singles = max(0, self._refusals.singles - len(burst.steps))
         for partition in burst.partitions:
             if not partition.dropped:
                 partition.committed(burst, now_ms)
@@ -559,17 +567,30 @@ class Engine:
             partition.commit_due = True
 
     def refuse_burst(self, burst: Burst) -> None:
-        """The broker refused one of the burst's records for good. The shell resets and restores afterwards.
+        """The broker refused one of the burst's records for good. The shell starts over with a new engine, to which it
+        gives the same ``Refusals``.
 
         A burst of one step names the culprit: its event becomes a dead letter. Otherwise the same steps run again in
-        bursts of one until the culprit is found.
+        bursts of one until the culprit is found. Each call learns something or raises: starting over comes to an end.
+
+        Raises:
+            EngineError: the culprit cannot become a dead letter.
         """
-        if len(burst.steps) == 1:
-            source = burst.steps[0].trigger.source
-            if source is None:
-                raise EngineError("the broker refuses the records of a timer's step; this cannot become a dead letter")
-            self._poison.add((source[0], burst.steps[0].partition.number, source[1]))
-        self._single_until = self._counts.committed + max(len(burst.steps), 1)
+        refusals = self._refusals
+        refusals.singles = max(refusals.singles, len(burst.steps))
+        if len(burst.steps) > 1:
+            return
+        if not burst.steps:
+            raise EngineError("the broker refuses the engine's own record of its progress")
+        source = burst.steps[0].trigger.source
+        if source is None:
+            raise EngineError(
+                "the broker refuses the records of a timer's or a parked event's step; neither can become a dead letter"
+            )
+        culprit = (source[0], burst.steps[0].partition.number, source[1])
+        if culprit in refusals.poison:
+            raise EngineError(f"the broker refuses the dead letter of {culprit[0]}/{culprit[1]}/{culprit[2]} as well")
+        refusals.poison.add(culprit)
 
     # -- time ----------------------------------------------------------------------------------------------------------
 

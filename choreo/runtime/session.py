@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from choreo.errors import ChoreoError, EngineError, FencedSignal
 from choreo.kernel.burst import Burst
-from choreo.kernel.engine import Engine, EngineConfig
+from choreo.kernel.engine import Engine, EngineConfig, Refusals
 from choreo.kernel.envelope import parse_headers
 from choreo.kernel.partitioner import murmur2_partition
 from choreo.kernel.values import Delivery, Headers, InputTopic, Runner
@@ -49,6 +49,10 @@ _log = logging.getLogger("choreo.engine")
 
 class UnknownOutcome(Exception):
     """Ends the session: nothing it remembers can be trusted. The next session restores from Kafka."""
+
+
+class RefusedBurst(UnknownOutcome):
+    """Ends the session to find the step whose record the broker refuses; nothing is wrong with the cluster."""
 
 
 class RunnerFactory(Protocol):
@@ -86,10 +90,13 @@ class SessionConfig:
 class Session:
     """Clients and engine of one life. Use from the engine thread only, except ``status`` reads by ``shell``."""
 
-    def __init__(self, config: SessionConfig, calls: Calls, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, config: SessionConfig, calls: Calls, now_ms: Callable[[], int], refusals: Refusals | None = None
+    ) -> None:
         self._config = config
         self._calls = calls
         self._now_ms = now_ms
+        self._refusals = refusals
         topology, agent = config.topology, config.agent
         self._security = topology.cluster.security
         self._records = InternalRecords()
@@ -187,7 +194,7 @@ class Session:
             merge_wait_ms=limits.merge_wait_ms,
             sequences=agent.audit != "off",
         )
-        return Engine(config, self._config.make_runner(self._facts))
+        return Engine(config, self._config.make_runner(self._facts), self._refusals)
 
     def _make_producer(self) -> tuple[Producer, Transaction]:
         limits = [fact.message_bytes_max for fact in self._facts.topics.values()]
@@ -479,7 +486,7 @@ class Session:
             raise FencedSignal
         if ended.result is Result.REFUSED:
             self.engine.refuse_burst(burst)
-            raise UnknownOutcome(f"a record was refused: {ended.error}")
+            raise RefusedBurst(f"a record was refused: {ended.error}")
         if ended.result in (Result.UNKNOWN, Result.DISPLACED):
             raise UnknownOutcome(f"commit: {ended.error}")
         self.engine.put_back(burst)

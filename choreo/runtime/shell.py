@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from choreo.errors import ChoreoError, EngineError, FencedSignal
-from choreo.kernel.engine import EngineStatistics
+from choreo.kernel.engine import EngineStatistics, Refusals
 from choreo.kernel.values import Call
 from choreo.runtime.calls import Calls
-from choreo.runtime.session import Session, SessionConfig, UnknownOutcome
+from choreo.runtime.session import RefusedBurst, Session, SessionConfig, UnknownOutcome
 
 RESTART_BACKOFF_S: Final = 0.2
 RESTART_BACKOFF_S_MAX: Final = 10.0
@@ -99,6 +99,7 @@ class EngineShell:
         self._call = call
         self._on_failure = on_failure
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._refusals = Refusals()
         self._stopping = threading.Event()
         self._drain_until = 0.0
         self._polled_at = time.monotonic()
@@ -147,7 +148,8 @@ class EngineShell:
             try:
                 self._one_session()
             except UnknownOutcome as outcome:
-                failed = 1 if time.monotonic() - started > HEALTHY_S else failed + 1
+                healthy = time.monotonic() - started > HEALTHY_S or isinstance(outcome, RefusedBurst)
+                failed = 1 if healthy else failed + 1
                 if failed > SESSIONS_FAILED_MAX:
                     raise EngineError(
                         f"{failed} sessions in a row ended early, the last one: {outcome}",
@@ -171,7 +173,7 @@ class EngineShell:
         self._polled_at = time.monotonic()
         self._sessions += 1
         # calls of its own: a late answer of an earlier session's call must not reach a step of this one
-        session = Session(self._config, Calls(self._loop, self._call), _now_ms)
+        session = Session(self._config, Calls(self._loop, self._call), _now_ms, self._refusals)
         self._session = session
         orderly = False
         try:

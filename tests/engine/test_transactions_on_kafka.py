@@ -142,7 +142,7 @@ def test_worker_fenced_within_a_burst_learns_it_and_commits_nothing(cluster: Clu
                 cluster.producer()
             inner.commit_transaction(timeout_s)
 
-    transaction = Transaction(Overtaken())  # type: ignore[arg-type]
+    transaction = Transaction(Overtaken())
     assert cluster.run(transaction, 50) is Result.FENCED
     assert cluster.values() == 0
 
@@ -164,5 +164,5 @@ def test_transaction_that_took_too_long_is_not_taken_for_a_newer_worker(
             time.sleep(4)  # the embedded broker looks for such transactions every second
             inner.commit_transaction(timeout_s)
 
-    assert cluster.run(Transaction(Slow())) is Result.UNKNOWN  # type: ignore[arg-type]
+    assert cluster.run(Transaction(Slow())) is Result.UNKNOWN
     assert cluster.values() == 0
