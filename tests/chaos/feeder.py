@@ -21,6 +21,10 @@ from tests.chaos.wire import Wire
 TRANSACTION_TIMEOUT_S = 60.0
 
 
+# In ids of events that only ask for a row; they are no input that counts.
+SHOW = "-show-"
+
+
 @dataclass(frozen=True)
 class Feed:
     """What is to be written.
@@ -108,6 +112,19 @@ class Feeder:
         """One more committed event for each entity and topic: every partition has something to do."""
         keys = [self._key(number) for number in range(self.feed.keys)]
         self._write([(topic, key) for topic in self.feed.topics for key in keys], abort=False)
+
+    def ask_for_rows(self) -> frozenset[str]:
+        """One event for each entity that makes the counter emit its row as it is; their ids."""
+        (topic,) = self.feed.topics
+        wire = self.feed.topics[topic]
+        self._producer.begin_transaction()
+        ids = [f"{self._name}{SHOW}{number}" for number in range(self.feed.keys)]
+        for number, event_id in enumerate(ids):
+            key = self._key(number)
+            value = wire.encode({"entity": key, "n": 0, "order": "show"})
+            self._producer.produce(topic, key=key.encode(), value=value, headers=headers(event_id, key))
+        self._producer.commit_transaction(TRANSACTION_TIMEOUT_S)
+        return frozenset(ids)
 
     def _run(self) -> None:
         started = time.monotonic()

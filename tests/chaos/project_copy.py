@@ -129,4 +129,5 @@ def counting(
         partitions=PARTITIONS,
         command=lambda _: faust_command(agent, *arguments),
         environment=variables,
+        dead_letters=f"{group}.dead-letters",
     )

@@ -20,7 +20,8 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from choreo.testing.checkers import Change, Input, Output
-from tests.chaos.wire import Wire
+from tests.chaos.feeder import SHOW
+from tests.chaos.wire import Wire, builtin
 
 # Brokers that restart, transactions that hang until their timeout: a reader is patient, a test has its own limit.
 READ_TIMEOUT_S = 60.0
@@ -57,12 +58,19 @@ def partitions_of(client: AdminClient, topic: str) -> list[int]:
 
 
 def ends(client: AdminClient, topic: str) -> dict[int, int]:
-    """Partition → log end, records of open transactions included."""
-    request = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions_of(client, topic)}
-    answers = client.list_offsets(
-        request, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=READ_TIMEOUT_S
-    )
-    return {place.partition: future.result(READ_TIMEOUT_S).offset for place, future in answers.items()}
+    """Partition → log end, records of open transactions included. Asks again while a broker comes back."""
+    deadline = time.monotonic() + READ_TIMEOUT_S
+    while True:
+        try:
+            request = {TopicPartition(topic, number): OffsetSpec.latest() for number in partitions_of(client, topic)}
+            answers = client.list_offsets(
+                request, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=READ_TIMEOUT_S
+            )
+            return {place.partition: future.result(READ_TIMEOUT_S).offset for place, future in answers.items()}
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def committed_offsets(client: AdminClient, group: str) -> dict[tuple[str, int], int]:
@@ -224,6 +232,7 @@ def inputs(bootstrap: str, topics: dict[str, Wire]) -> list[Input]:
         )
         for topic, wire in topics.items()
         for record in read(bootstrap, topic)
+        if SHOW not in record.header("ce_id")
     ]
 
 
@@ -249,3 +258,36 @@ def changes(found: Iterable[Found], wire: Wire) -> list[Change]:
         )
         for record in found
     ]
+
+
+class DeadLetter(NamedTuple):
+    """One dead letter: why, and what it keeps of the input."""
+
+    code: str
+    event_id: str
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+def dead_letters(bootstrap: str, topic: str) -> list[DeadLetter]:
+    """All dead letters of an agent, in the order of their inputs."""
+    wire = builtin("choreo.DeadLetter")
+    letters = []
+    for record in read(bootstrap, topic):
+        value = wire.decode(record.value or b"")
+        original = value["original"]
+        letters.append(
+            DeadLetter(
+                value["code"],
+                value["event_id"],
+                original["topic"],
+                original["partition"],
+                original["offset"],
+                original["key"],
+                original["value"],
+            )
+        )
+    return sorted(letters, key=lambda letter: (letter.topic, letter.partition, letter.offset))

@@ -12,7 +12,7 @@ from typing import Self
 
 from choreo.testing.checkers import Change, Faults, Output, Report, check_run
 from tests.chaos import reader
-from tests.chaos.feeder import Fed, Feed, Feeder
+from tests.chaos.feeder import SHOW, Fed, Feed, Feeder
 from tests.chaos.target import Target
 from tests.chaos.workers import Worker
 
@@ -78,6 +78,16 @@ class Run:
             self.workers.append(worker)
         if start:
             worker.start()
+        return worker
+
+    def join(self, worker: Worker) -> Worker:
+        """One more worker, waited for until it was given partitions."""
+        self.add(worker)
+        deadline = time.monotonic() + self._stalled_s
+        while not worker.assigned():
+            assert worker.alive, f"worker {worker.name} ended with {worker.exit_code}\n{worker.tail()}"
+            assert time.monotonic() < deadline, f"worker {worker.name} got no partition\n{worker.tail()}"
+            time.sleep(0.05)
         return worker
 
     # -- the course of a run ---------------------------------------------------------------------------------------
@@ -172,6 +182,20 @@ class Run:
         )
         return fed
 
+    def live_rows(self) -> dict[str, int]:
+        """The counter's rows as the running workers hold them, through the handler's own eyes."""
+        asked = self.feeder.ask_for_rows()
+        answers: dict[str, int] = {}
+
+        def answered() -> bool:
+            for record in self.follower.found[-2 * len(asked) :]:
+                if record.header("ce_causationid") in asked:
+                    answers[record.text_key] = self.target.event.decode(record.value or b"")["total"]
+            return len(answers) == len(asked)
+
+        self.follower.wait(answered, stalled_s=self._stalled_s, why=f"{len(asked)} rows")
+        return answers
+
     def stop_workers(self) -> None:
         """Ends all running workers the polite way; each has to exit with 0."""
         for worker in self.workers:
@@ -183,7 +207,6 @@ class Run:
         self,
         *,
         live: dict[str, int] | None = None,
-        dead: Sequence[str] = (),
         dead_expected: Iterable[str] = (),
         faults: bool = True,
     ) -> Report:
@@ -200,7 +223,7 @@ class Run:
             aborted=fed.aborted,
             changelog=self.changelog(),
             live=live,
-            dead=dead,
+            dead=self._dead(),
             dead_expected=dead_expected,
             concurrent=self._outputs(self._seen_by_follower(len(found))),
             committed=reader.committed_offsets(reader.admin(bootstrap), target.group),
@@ -211,7 +234,12 @@ class Run:
         return reader.changes(reader.read(self.target.bootstrap, self.target.changelog), self.target.row)
 
     def _outputs(self, found: Iterable[reader.Found]) -> list[Output]:
-        return reader.outputs(found, self.target.event)
+        counted = (record for record in found if SHOW not in record.header("ce_causationid"))
+        return reader.outputs(counted, self.target.event)
+
+    def _dead(self) -> list[str]:
+        topic = self.target.dead_letters
+        return [letter.event_id for letter in reader.dead_letters(self.target.bootstrap, topic)] if topic else []
 
     def _seen_by_follower(self, count: int) -> list[reader.Found]:
         self.follower.wait(lambda: len(self.follower) >= count, stalled_s=10, why="what the final reader has read")

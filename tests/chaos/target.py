@@ -32,6 +32,7 @@ class Target:
     partitions: int
     command: Callable[[str], Sequence[str]]  # of a worker by its instance name
     environment: Callable[[str], Mapping[str, str]] = field(default=lambda _: {})
+    dead_letters: str = ""  # topic, if the target has one
 
     def describe(self) -> str:
         return self.name

@@ -11,6 +11,8 @@ from typing import Any
 
 import fastavro
 
+BUILTIN_LOCK = Path(__file__).parents[2] / "choreo" / "records" / "registry.lock.json"
+
 
 @dataclass(frozen=True)
 class Wire:
@@ -39,3 +41,12 @@ class Wire:
             raise AssertionError("bytes are left after the record")
         assert isinstance(value, dict)
         return value
+
+
+def builtin(name: str) -> Wire:
+    """One of choreo's own records, by the id that its published lock file gives it."""
+    lock = json.loads(BUILTIN_LOCK.read_text("utf-8"))
+    for schema_id, entry in lock["schemas"].items():
+        if entry["schema"]["name"] == name:
+            return Wire(fastavro.parse_schema(entry["schema"]), int(schema_id))
+    raise AssertionError(f"{name} is not in {BUILTIN_LOCK.name}")

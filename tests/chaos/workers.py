@@ -100,6 +100,10 @@ class Worker:
     def log(self) -> str:
         return self.log_file.read_text("utf-8", errors="replace") if self.log_file.exists() else ""
 
+    def assigned(self) -> bool:
+        """Whether the worker was given partitions since its last start."""
+        return "assigned partitions [" in self.log().rpartition("---- start")[2]
+
     def tail(self, lines: int = 40) -> str:
         return f"---- log of worker {self.name}\n" + "\n".join(self.log().splitlines()[-lines:])
 
