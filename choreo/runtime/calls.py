@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -45,6 +46,7 @@ class Calls:
                 task.cancel()
 
     async def _one(self, call_id: int, call: Call) -> None:
+        started_at_ms, began = time.time_ns() // 1_000_000, time.monotonic()
         task = asyncio.ensure_future(self._run(call))
         try:
             await asyncio.wait({task}, timeout=call.timeout_s)
@@ -56,6 +58,8 @@ class Calls:
             else:
                 error = task.exception()
                 answer = Answer(None, error) if error is not None else Answer(task.result(), None)
+            duration_ms = round((time.monotonic() - began) * 1000)
+            answer = answer._replace(started_at_ms=started_at_ms, duration_ms=duration_ms)
         except asyncio.CancelledError:
             task.cancel()
             raise

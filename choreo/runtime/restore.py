@@ -31,6 +31,7 @@ from choreo.errors import ChoreoError, EngineError
 from choreo.kernel.progress import Snapshot, decode_metadata
 from choreo.kernel.restore import Ends, Restored, starting_point
 from choreo.kernel.values import Checkpoint, EntityState, ParkedRow, TimerRow
+from choreo.runtime.carry import Carried
 from choreo.runtime.facts import ClusterFacts, unreachable, wait_result
 from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, reader, transactional_producer
 from choreo.runtime.kafka_config import admin as admin_settings
@@ -131,15 +132,13 @@ class Restorer:
         self._thread.join(timeout=30)
 
     def _run(self) -> None:
-        try:
+        with Carried(self.results.put):  # raised again in the engine thread
             admin = AdminClient(admin_settings(self._config.bootstrap, self._config.security))
             while not self._stopping.is_set():
                 request = self._requests.get()
                 if request is None:
                     return
                 self._restore(admin, *request)
-        except BaseException as error:  # noqa: BLE001 - carried to the engine thread, raised there
-            self.results.put(error)  # raised again in the engine thread, where errors are classified
 
     def _restore(self, admin: AdminClient, ticket: int, numbers: tuple[int, ...]) -> None:
         committed, owners = self._committed(admin, numbers)

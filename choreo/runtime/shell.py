@@ -15,6 +15,7 @@ from choreo.errors import ChoreoError, EngineError, FencedSignal
 from choreo.kernel.engine import EngineStatistics, Refusals
 from choreo.kernel.values import Call
 from choreo.runtime.calls import Calls
+from choreo.runtime.carry import Carried
 from choreo.runtime.session import RefusedBurst, Session, SessionConfig, UnknownOutcome
 
 RESTART_BACKOFF_S: Final = 0.2
@@ -135,11 +136,12 @@ class EngineShell:
     # -- the thread ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        try:
+        with Carried(self._failed):
             self._sessions_until_stopped()
-        except BaseException as failure:  # noqa: BLE001 - carried to the host, which ends the process
-            self.failure = failure
-            self._on_failure(failure)
+
+    def _failed(self, failure: BaseException) -> None:
+        self.failure = failure
+        self._on_failure(failure)
 
     def _sessions_until_stopped(self) -> None:
         failed = 0
