@@ -15,8 +15,6 @@ class RowReader(Protocol):
 
     def get(self, entity: str, /) -> bytes | None: ...
 
-    def provenance(self, entity: str, /) -> str | None: ...
-
 
 class Restored(NamedTuple):
     """All that a partition needs before its first step."""

@@ -17,6 +17,7 @@ from choreo.kernel.restore import Restored
 from choreo.kernel.values import Answer, Call, InputTopic, TopicFacts
 from choreo.runtime.classify import classify, guard
 from choreo.runtime.records import InternalRecords
+from choreo.runtime.stores.memory import MemoryStore
 from choreo.testing.bus import Committed, MemoryBus
 from choreo.topology import names
 
@@ -25,20 +26,6 @@ DEAD_LETTER_ROOM_BYTES: Final = 64 * 1024
 INTERNAL: Final = (names.journal, names.timers, names.parked, names.dead_letters, names.settled)
 
 References = Callable[[str, str], tuple[bytes, int] | None]
-
-
-class MemoryStore:
-    """Committed rows of one table and partition, in stored form."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, bytes] = {}
-
-    def get(self, entity: str, /) -> bytes | None:
-        return self.rows.get(entity)
-
-    def provenance(self, entity: str, /) -> str | None:
-        packed = self.rows.get(entity)
-        return None if packed is None else unpack(packed)[0]
 
 
 class MemoryWorker:
@@ -146,7 +133,7 @@ class MemoryWorker:
         """All committed rows of a table, by entity."""
         found: dict[str, bytes] = {}
         for number in range(self._count):
-            for entity, packed in self._stores[number, table].rows.items():
+            for entity, packed in self._stores[number, table].items():
                 found[entity] = unpack(packed)[1]
         return dict(sorted(found.items()))
 
@@ -190,9 +177,5 @@ class MemoryWorker:
         )
         producer.commit()
         for (number, table, entity), (_, packed) in burst.rows.items():
-            store = self._stores[number, table].rows
-            if packed is None:
-                store.pop(entity, None)
-            else:
-                store[entity] = packed
+            self._stores[number, table].apply([(entity, packed)], None, now_ms)
         self.engine.committed(burst, now_ms)

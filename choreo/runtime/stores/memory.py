@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from choreo.kernel.packed import unpack
-
 
 class MemoryStore:
     """Committed rows of one table and partition; rebuilt from the changelog at every start."""
@@ -15,10 +13,6 @@ class MemoryStore:
 
     def get(self, entity: str, /) -> bytes | None:
         return self._rows.get(entity)
-
-    def provenance(self, entity: str, /) -> str | None:
-        packed = self._rows.get(entity)
-        return None if packed is None else unpack(packed)[0]
 
     def apply(self, writes: Iterable[tuple[str, bytes | None]], next_offset: int | None, at_ms: int) -> None:
         """Takes committed rows (None deletes). Changelog offset and time are of no use here."""

@@ -16,7 +16,6 @@ from typing import Final, TypedDict
 from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
 
 from choreo.errors import HostError
-from choreo.kernel.packed import unpack
 from choreo.kernel.values import Failure
 from choreo.runtime.classify import guard
 
@@ -99,10 +98,6 @@ class RocksStore:
     def get(self, entity: str, /) -> bytes | None:
         value = self._db.get(_ROW + entity.encode())
         return None if value is None else bytes(value)
-
-    def provenance(self, entity: str, /) -> str | None:
-        packed = self.get(entity)
-        return None if packed is None else unpack(packed)[0]
 
     def apply(self, writes: Iterable[tuple[str, bytes | None]], next_offset: int | None, at_ms: int) -> None:
         """Takes committed rows (None deletes) and the changelog offset behind the last of them, atomically."""
