@@ -19,7 +19,7 @@ from avro.errors import AvroException
 
 from choreo.codec.evolve import PROMOTIONS, same_name
 from choreo.codec.schema import Schema
-from choreo.codec.types import Array, Enum, Fixed, Logical, Map, Primitive, Record, Type, Union, described
+from choreo.codec.types import Array, Enum, Field, Fixed, Logical, Map, Primitive, Record, Type, Union, described
 from choreo.errors import SchemaError
 
 Level = Literal["BACKWARD", "FORWARD", "FULL", "NONE"]
@@ -33,6 +33,9 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}"
+
+
+Seen = dict[tuple[int, int], list[Problem]]  # pairs of records already compared, with what was found
 
 
 def check(new: Schema, old: Schema, level: Level = "BACKWARD") -> list[Problem]:
@@ -83,7 +86,7 @@ def require(new: Schema, old: Sequence[Schema], level: Level, where: str) -> Non
 
 @lru_cache(maxsize=1_024)
 def _read(reader: Schema, writer: Schema) -> tuple[Problem, ...]:
-    found = tuple(_walk(reader.root, writer.root, reader.root.name, frozenset()))
+    found = tuple(dict.fromkeys(_walk(reader.root, writer.root, reader.root.name, {})))
     if found:
         return found
     try:
@@ -123,7 +126,7 @@ def _structure(body: Any) -> Any:
 _SCALARS = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 
 
-def _walk(reader: Type, writer: Type, path: str, seen: frozenset[tuple[int, int]]) -> Iterator[Problem]:
+def _walk(reader: Type, writer: Type, path: str, seen: Seen) -> Iterator[Problem]:
     """Every place where the reader cannot read what the writer may have written."""
     if isinstance(writer, Union):
         for branch in writer.branches:
@@ -160,7 +163,7 @@ def _differs(reader: Type, writer: Type, path: str) -> Problem:
     return Problem(path, f"its type is {described(reader)}, records have {described(writer)}")
 
 
-def _into_union(reader: Union, writer: Type, path: str, seen: frozenset[tuple[int, int]]) -> Iterator[Problem]:
+def _into_union(reader: Union, writer: Type, path: str, seen: Seen) -> Iterator[Problem]:
     closest: list[Problem] = []
     for branch in reader.branches:
         problems = list(_walk(branch, writer, path, seen))
@@ -171,21 +174,26 @@ def _into_union(reader: Union, writer: Type, path: str, seen: frozenset[tuple[in
     yield from closest or [_differs(reader, writer, path)]
 
 
-def _records(reader: Record, writer: Record, path: str, seen: frozenset[tuple[int, int]]) -> Iterator[Problem]:
+def _records(reader: Record, writer: Record, path: str, seen: Seen) -> Iterator[Problem]:
     if not same_name(writer, reader):
         yield Problem(path, f"the record is named {reader.name}, records have {writer.name}; give it an alias")
         return
     pair = (id(reader), id(writer))
-    if pair in seen:
-        return
-    for field in reader.fields:
-        place = f"{path}.{field.name}"
-        names = (field.name, *field.aliases)
-        source = next((found for name in names if (found := writer.field(name)) is not None), None)
-        if source is not None:
-            yield from _walk(field.type, source.type, place, seen | {pair})
-        elif not field.has_default:
-            yield Problem(place, "it has no default, and records without it exist")
+    if pair not in seen:
+        seen[pair] = []  # inside itself: nothing new
+        found = (problem for field in reader.fields for problem in _field(field, writer, path, seen))
+        seen[pair] = list(dict.fromkeys(found))  # each once, or records that share parts would multiply them
+    yield from seen[pair]
+
+
+def _field(field: Field, writer: Record, path: str, seen: Seen) -> Iterator[Problem]:
+    place = f"{path}.{field.name}"
+    names = (field.name, *field.aliases)
+    source = next((found for name in names if (found := writer.field(name)) is not None), None)
+    if source is not None:
+        yield from _walk(field.type, source.type, place, seen)
+    elif not field.has_default:
+        yield Problem(place, "it has no default, and records without it exist")
 
 
 def _logicals(reader: Primitive | Fixed, writer: Primitive | Fixed, path: str) -> Iterator[Problem]:

@@ -43,7 +43,7 @@ FLOAT_MAX: Final = 3.4028234663852886e38  # largest finite 32-bit float
 def read_checks(schema: Schema) -> Checks:
     """Field names of the record with a check that is False for what fastavro reads although it is not the schema's:
     integers beyond 32 bits, and decimals with too many digits, which it rounds."""
-    return _checks(schema.root, ())
+    return _checks(schema.root, {})
 
 
 def fitted(schema: Schema, value: object) -> dict[str, object]:
@@ -55,15 +55,17 @@ def fitted(schema: Schema, value: object) -> dict[str, object]:
     return _record(schema.root, value, schema.root.name)
 
 
-def _checks(node: Record, inside: tuple[Record, ...]) -> Checks:
-    if node in inside:  # a record in itself: its inner values are left to whoever uses them
-        return ()
+def _checks(node: Record, known: dict[int, Checks]) -> Checks:
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = ()  # a record in itself: its inner values are left to whoever uses them
     made = []
     for field in node.fields:
-        check = _read_check(field.type, (*inside, node))
+        check = _read_check(field.type, known)
         if check is not None:
             made.append((field.name, check))
-    return tuple(made)
+    known[id(node)] = tuple(made)
+    return known[id(node)]
 
 
 def _is_int(value: object) -> bool:
@@ -80,7 +82,7 @@ def _of_record(checks: Checks) -> Check | None:
     return record
 
 
-def _read_check(node: Type, inside: tuple[Record, ...]) -> Check | None:
+def _read_check(node: Type, known: dict[int, Checks]) -> Check | None:
     """Values come from fastavro here: of the right classes, unions of several records as (name, value)."""
     match node:
         case Primitive(logical=logical) | Fixed(logical=logical) if logical is not None:
@@ -88,17 +90,17 @@ def _read_check(node: Type, inside: tuple[Record, ...]) -> Check | None:
         case Primitive(name="int"):
             return _is_int
         case Array(items=items):
-            item = _read_check(items, inside)
+            item = _read_check(items, known)
             return None if item is None else lambda value: isinstance(value, list) and all(map(item, value))
         case Map(values=values):
-            of_map = _read_check(values, inside)
+            of_map = _read_check(values, known)
             if of_map is None:
                 return None
             return lambda value: isinstance(value, dict) and all(map(of_map, value.values()))
         case Record():
-            return _of_record(_checks(node, inside))
+            return _of_record(_checks(node, known))
         case Union(branches=branches):
-            return _read_union([_read_check(branch, inside) for branch in branches], branches)
+            return _read_union([_read_check(branch, known) for branch in branches], branches)
         case _:
             return None
 

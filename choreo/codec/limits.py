@@ -89,62 +89,71 @@ def _types_of(root: Type) -> list[Type]:
     return found
 
 
-def _width(node: Type, inside: frozenset[int] = frozenset()) -> int:
-    """Fewest bytes a value of the type can have."""
-    match node:
-        case Primitive(name="null"):
-            return 0
-        case Primitive(name="float"):
-            return 4
-        case Primitive(name="double"):
-            return 8
-        case Fixed(size=size):
-            return size
-        case Record():
-            if id(node) in inside:
-                return 0  # reached through a union or a collection, whose own byte counts
-            return sum(_width(field.type, inside | {id(node)}) for field in node.fields)
-        case Union(branches=branches):
-            return 1 + min(_width(branch, inside) for branch in branches)
-        case _:
-            return 1
+class _Costs:
+    """Bounds of every type of one schema. Each record is looked at once: records share parts and contain themselves."""
 
+    def __init__(self) -> None:
+        self._widths: dict[int, int] = {}
+        self._values: dict[int, int] = {}
 
-def _values(node: Type, inside: frozenset[int] = frozenset()) -> int:
-    """Cost of one value of the type at most, in plain values, not counting the items of collections inside it."""
-    match node:
-        case Primitive(logical=logical) | Fixed(logical=logical) if logical is not None:
-            return _LOGICAL_COST + logical.precision // _DIGITS_PER_COST
-        case Record():
-            if id(node) in inside:
+    def width(self, node: Type) -> int:
+        """Fewest bytes a value of the type can have, or less."""
+        match node:
+            case Primitive(name="null"):
+                return 0
+            case Primitive(name="float"):
+                return 4
+            case Primitive(name="double"):
+                return 8
+            case Fixed(size=size):
+                return size
+            case Record():
+                if id(node) not in self._widths:
+                    self._widths[id(node)] = 0  # inside itself: reached through a union or collection, which has a byte
+                    self._widths[id(node)] = sum(self.width(field.type) for field in node.fields)
+                return self._widths[id(node)]
+            case Union(branches=branches):
+                return 1 + min(self.width(branch) for branch in branches)
+            case _:
                 return 1
-            return 2 + sum(_values(field.type, inside | {id(node)}) for field in node.fields)
-        case Union(branches=branches):
-            return 1 + max(_values(branch, inside) for branch in branches)
-        case _:
-            return 1
+
+    def values(self, node: Type) -> int:
+        """Cost of one value of the type at most, in plain values, not counting the items of collections inside it."""
+        match node:
+            case Primitive(logical=logical) | Fixed(logical=logical) if logical is not None:
+                return _LOGICAL_COST + logical.precision // _DIGITS_PER_COST
+            case Record():
+                if id(node) not in self._values:
+                    self._values[id(node)] = 1  # inside itself: counted when the bytes are
+                    self._values[id(node)] = 2 + sum(self.values(field.type) for field in node.fields)
+                return self._values[id(node)]
+            case Union(branches=branches):
+                return 1 + max(self.values(branch) for branch in branches)
+            case _:
+                return 1
+
+    def item(self, node: Array | Map) -> int:
+        """Cost of one item, in a map with its key."""
+        return self.values(node.items) if isinstance(node, Array) else 1 + self.values(node.values)
 
 
 def _unchecked_bytes(root: Record) -> int:
     """Longest message that cannot exceed a limit, whatever its bytes are."""
     safe = _UNCHECKED_BYTES_MAX
+    costs = _Costs()
     records = records_of(root)
     if any(_contains_itself(record) for record in records):
         safe = min(safe, DEPTH_MAX)  # each level takes a byte at least
     for node in _types_of(root):
         if isinstance(node, Array | Map):
             items = node.items if isinstance(node, Array) else node.values
-            width = _width(items) + isinstance(node, Map)
+            width = costs.width(items) + isinstance(node, Map)
             if width == 0:
                 return 0  # items of no bytes: a count alone makes values
-            safe = min(safe, VALUES_MAX * width // _item_cost(node))
+            safe = min(safe, VALUES_MAX * width // costs.item(node))
         elif isinstance(node, Primitive) and node.name == "bytes" and node.logical is not None:
             safe = min(safe, _decimal_bytes_max(node.logical.precision))
     return safe
-
-
-def _item_cost(node: Array | Map) -> int:
-    return _values(node.items) if isinstance(node, Array) else 1 + _values(node.values)
 
 
 def _contains_itself(record: Record) -> bool:
@@ -229,6 +238,7 @@ class _Compiler:
 
     def __init__(self) -> None:
         self._records: dict[int, Skip] = {}
+        self._costs = _Costs()
 
     def skip(self, node: Type) -> Skip:
         match node:
@@ -251,9 +261,9 @@ class _Compiler:
             case Fixed(size=size):
                 return _skip_fixed(size)
             case Array(items=items):
-                return _blocks(self.skip(items), _item_cost(node), _fixed_width(items), keyed=False)
+                return _blocks(self.skip(items), self._costs.item(node), _fixed_width(items), keyed=False)
             case Map(values=values):
-                return _blocks(self.skip(values), _item_cost(node), None, keyed=True)
+                return _blocks(self.skip(values), self._costs.item(node), None, keyed=True)
             case Union(branches=branches):
                 return _union([self.skip(branch) for branch in branches])
             case Record():
@@ -264,7 +274,7 @@ class _Compiler:
         if known is not None:
             return known
         fields: list[Skip] = []
-        cost = _values(node)
+        cost = self._costs.values(node)
 
         def plain(data: bytes, position: int, left: list[int]) -> int:
             for skip in fields:

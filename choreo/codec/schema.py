@@ -35,6 +35,9 @@ from choreo.codec.types import (
 )
 from choreo.errors import SchemaError
 
+# The largest schemas in public collections have some thousand fields.
+_VALUES_MAX: Final = 20_000
+
 
 class Schema:
     """One Avro record schema; immutable, equal when the fingerprints are equal.
@@ -60,6 +63,7 @@ class Schema:
             refuse(f"{self.full_name} is not a record; choreo's values are records", file)
         self.root: Final = root
         _refuse_endless(root, file)
+        _refuse_vast(root, file)
         _check_defaults(root, file)
         self.parsed: Final[Any] = _fastavro_form(self.text, file)
 
@@ -262,6 +266,33 @@ def _refuse_endless(root: Record, file: str) -> None:
                 f"{file}: {one.name}",
                 'make the inner one optional: ["null", …]',
             )
+
+
+def _refuse_vast(root: Record, file: str) -> None:
+    """Refuses a record whose smallest value, or whose default, is larger than anyone would write by hand: each level
+    may double the one inside it, and thirty lines then make a billion values."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Type) -> int:
+        if not isinstance(node, Record):
+            return 1
+        if id(node) not in sizes:
+            sizes[id(node)] = 1
+            sizes[id(node)] = 1 + sum(of_field(field) for field in node.fields)
+        return sizes[id(node)]
+
+    def of_field(field: Field) -> int:
+        node, default = field.type, field.default
+        if isinstance(node, Union) and isinstance(default, dict):
+            return sum(size(branch) for branch in node.branches)
+        if isinstance(node, Array) and isinstance(default, list):
+            return 1 + len(default) * size(node.items)
+        if isinstance(node, Map) and isinstance(default, dict):
+            return 1 + len(default) * size(node.values)
+        return size(node)
+
+    if any(size(record) > _VALUES_MAX for record in records_of(root)):
+        refuse(f"the smallest {root.name}, or its default, has more than {_VALUES_MAX} values", file)
 
 
 def _check_defaults(root: Record, file: str) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
+from choreo.codec.compat import check
 from choreo.codec.schema import Schema, SchemaSet
+from choreo.codec.wire import Decoder, encode
 from choreo.errors import SchemaError
 from choreo.runtime.builtin_schemas import library_texts
 
@@ -106,6 +109,66 @@ CASES: dict[str, tuple[str, str, str]] = {
     "nested without end": (field(json.loads("[" * 90 + "]" * 90)), "R.avsc", "nested more than 64 deep"),
     "JSON nested without end": ("[" * 100_000, "R.avsc", "nested too deeply"),
 }
+
+
+def _doubling(levels: int) -> dict[str, object]:
+    """A record whose every level has the next one twice."""
+    inner: dict[str, object] = {"type": "record", "name": f"t.L{levels}", "fields": []}
+    for level in reversed(range(levels)):
+        twice = [{"name": "a", "type": inner}, {"name": "b", "type": f"t.L{level + 1}"}]
+        inner = {"type": "record", "name": f"t.L{level}", "fields": twice}
+    return inner
+
+
+def test_a_schema_that_doubles_at_every_level_is_refused_at_once() -> None:
+    with pytest.raises(SchemaError, match="has more than 20000 values"):
+        Schema.parse(json.dumps(_doubling(30)))
+    text = json.dumps(_doubling(30)).replace('"t.L', '"t.M')
+    with pytest.raises(SchemaError, match="has more than 20000 values"):
+        Schema.parse(_optional_with_default(text))
+    small = Schema.parse(json.dumps(_doubling(3)))
+    assert Decoder(small, lambda _: small).decode(encode(1, small, _filled(3)))
+
+
+def _optional_with_default(text: str) -> str:
+    """The same with every field a union whose default is the inner record."""
+
+    def changed(body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        fields = [
+            {"name": one["name"], "type": [changed(one["type"]), "null"], "default": {}} for one in body["fields"]
+        ]
+        return {**body, "fields": fields}
+
+    return json.dumps(changed(json.loads(text)))
+
+
+def _filled(levels: int) -> dict[str, object]:
+    return {"a": _filled(levels - 1), "b": _filled(levels - 1)} if levels else {}
+
+
+def test_records_that_all_refer_to_each_other_are_no_trouble() -> None:
+    names = [f"t.C{number}" for number in range(14)]
+    files = {
+        name: json.dumps(
+            {
+                "type": "record",
+                "name": name,
+                "fields": [
+                    {"name": f"f{number}", "type": ["null", "int", other], "default": None}
+                    for number, other in enumerate(names)
+                ],
+            }
+        )
+        for name in names
+    }
+    new = SchemaSet.load(files).by_name("C0")
+    old = SchemaSet.load({name: text.replace('"int"', '"string"') for name, text in files.items()}).by_name("C0")
+    assert len(check(new, old)) >= 14
+    value = Decoder(new, lambda _: new).decode(encode(1, new, {}))
+    assert value == {f"f{number}": None for number in range(14)}
+    assert Decoder(new, lambda _: old).decode(encode(1, old, {})) == value
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -11,21 +11,24 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from confluent_kafka.schema_registry import Schema as TheirSchema
-from confluent_kafka.schema_registry import SchemaRegistryClient
-from confluent_kafka.schema_registry.avro import AvroDeserializer
-from confluent_kafka.serialization import MessageField, SerializationContext
 
 from choreo.codec.wire import encode
 from choreo.runtime.builtin_schemas import builtin_id
 from choreo.runtime.registry_file import FileRegistry
 from choreo.runtime.registry_view import view
 from tests.codec.shapes import FLIGHT, FLIGHT_VALUE, record
+
+with warnings.catch_warnings(record=True):  # a library that Confluent's client imports warns about itself
+    from confluent_kafka.schema_registry import Schema as TheirSchema
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+    from confluent_kafka.schema_registry.avro import AvroDeserializer
+    from confluent_kafka.serialization import MessageField, SerializationContext
 
 SUBJECT = "flights-value"
 CONTEXT = SerializationContext("flights", MessageField.VALUE)
