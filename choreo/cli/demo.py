@@ -56,7 +56,7 @@ def command(name: str, events: int, rate: float, seed: int, brokers: str | None,
         progress.phase("reading the events")
         facts = list(demo.facts(events=events, seed=seed))
         progress.phase("creating topics, loading reference tables")
-        stage = _stage(demo, reached)
+        stage = stage_of(demo, reached)
         outcome = run(stage, facts, rate=rate, progress=progress)
     report = report_of(name, demo, outcome)
     if as_json:
@@ -103,7 +103,7 @@ def _cluster(project: Project) -> Iterator[Project]:
         broker.stop()
 
 
-def _stage(demo: Demo, project: Project) -> Stage:
+def stage_of(demo: Demo, project: Project) -> Stage:
     """The demo's topology on the cluster: topics made, schemas registered, reference tables loaded."""
     from choreo.apply.run import apply_topology
     from choreo.cli._demo.run import Stage

@@ -1,0 +1,46 @@
+"""`choreo demo` finds the demos of a project and refuses what is none, in one line and with its exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from choreo.cli._main import run
+from choreo.cli.demo import find_demo
+from choreo.errors import EXIT_USAGE, HostError
+from choreo.runtime.project import Project
+from choreo.topology.lints import lint
+
+
+def test_a_demo_that_does_not_exist_is_refused_with_those_that_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["demo", "moon_landing", "--json"]) == EXIT_USAGE
+    shown = capsys.readouterr()
+    assert shown.err.startswith("CH0807 ")
+    assert "supply_chain" in shown.err
+    assert json.loads(shown.out)["error"]["code"] == "CH0807"
+
+
+@pytest.mark.parametrize("option", [["--events", "0"], ["--rate", "0"], ["--events", "many"]])
+def test_numbers_that_make_no_run_are_wrong_usage(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["demo", "supply_chain", *option]) == EXIT_USAGE
+    assert capsys.readouterr().err.startswith("CH0807 ")
+
+
+def test_a_project_without_demos_says_so(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="this project has: none"):
+        find_demo(tmp_path, "supply_chain")
+
+
+def test_the_topology_has_neither_errors_nor_warnings() -> None:
+    project = Project.find()
+    topology = project.load_topology("topologies/supply_chain.yaml")
+    assert [str(problem) for problem in lint(topology, project.schemas())] == []
+
+
+def test_every_topic_of_the_feed_is_declared_as_such() -> None:
+    project = Project.find()
+    topology = project.load_topology("topologies/supply_chain.yaml")
+    fed = {fact.topic for fact in find_demo(project.root, "supply_chain").facts(events=2_000, seed=1)}
+    assert fed <= {topic.name for topic in topology.topics.values() if topic.ingress}
