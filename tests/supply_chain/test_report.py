@@ -34,6 +34,8 @@ def report(account: Account = RIGHT) -> Report:
         account=account,
         latency=Latency(21.4, 88.123, 61_000),
         latency_by_agent={agent: Latency(20.0, 80.0, 12_200) for agent in AGENTS},
+        answers=demo.answers,
+        way=Latency(45.0, 45.0, 1),
         seconds=20.4,
         restarts=0,
         figures=demo.figures(run),
@@ -55,6 +57,8 @@ def test_the_object_holds_what_was_promised() -> None:
         "events_per_s": 980.4,
         "latency_ms_p50": 21.4,
         "latency_ms_p99": 88.1,
+        "way_ms_p50": 45.0,
+        "way_ms_p99": 45.0,
         "precision": 0.75,
         "recall": 0.75,
         "mean_absolute_error_minutes": 30.0,
@@ -89,6 +93,14 @@ def test_a_story_through_a_timer_goes_on_with_the_event_that_set_it() -> None:
     lines = story(history(), "sheet", telling.sentence, telling.clock)
     assert "    → load_planner, when its timer cut_off fired, 75 ms later" in lines
     assert lines[0].endswith("is booked on B6915-JFK-20130208 [bookings/0/1]")
+
+
+def test_a_way_is_measured_where_no_timer_made_it_wait() -> None:
+    ways = list(history().ways("shipment-decisions"))
+    assert [[link.event.event_id for link in links] for links in ways] == [
+        ["weather", "warning", "proposal", "decision"]
+    ]
+    assert list(history().ways("load-sheets")) == []
 
 
 def test_the_text_reads_as_it_did() -> None:

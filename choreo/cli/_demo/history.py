@@ -99,6 +99,13 @@ class History:
             at = self._events.get(made.causation_id if made.kind == "timer" else made.event_id)
         return links[::-1]
 
+    def ways(self, topic: str) -> Iterator[list[Link]]:
+        """The chains that led to the events of a topic, those through timers left out: nobody waited in the others."""
+        for event in self._by_topic.get(topic, ()):
+            links = self.chain(event.event_id)
+            if all(link.made is None or link.made.kind == "event" for link in links):
+                yield links
+
     def _remembered(self, made: Made | None, trigger: Told) -> tuple[Told, ...]:
         if made is None:
             return ()

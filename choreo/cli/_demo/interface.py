@@ -39,6 +39,7 @@ class Demo(Protocol):
 
     title: str
     topology: str  # file, from the project root
+    answers: str  # the topic that it is all about
 
     def facts(self, *, events: int, seed: int) -> Iterable[Fact]:
         """The first ``events`` events in the order in which they became known."""

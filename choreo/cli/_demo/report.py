@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from choreo.cli._demo.accounting import Account
 from choreo.cli._demo.interface import Demo, Figures
-from choreo.cli._demo.latency import Latency
+from choreo.cli._demo.latency import Latency, latency
 from choreo.cli._demo.run import Outcome
 from choreo.cli._demo.story import story
 
@@ -17,6 +17,7 @@ class Report:
     """Everything that is said about a run.
 
     Attributes:
+        way: from an outside event to the events on the topic ``answers`` that it led to, by Kafka's timestamps.
         stories: each with its lines, the event that began it first.
         seconds: from the first event's append to the last decision that a reader could see.
     """
@@ -26,6 +27,8 @@ class Report:
     account: Account
     latency: Latency
     latency_by_agent: Mapping[str, Latency]
+    answers: str
+    way: Latency
     seconds: float
     restarts: int
     figures: Figures
@@ -47,6 +50,10 @@ def report_of(name: str, demo: Demo, outcome: Outcome) -> Report:
         account=outcome.account,
         latency=outcome.latency,
         latency_by_agent=outcome.latency_by_agent,
+        answers=demo.answers,
+        way=latency(
+            [links[-1].event.timestamp_ms - links[0].event.timestamp_ms for links in outcome.history.ways(demo.answers)]
+        ),
         seconds=outcome.span_s,
         restarts=outcome.restarts,
         figures=demo.figures(outcome.history),
@@ -68,6 +75,8 @@ def as_json(report: Report) -> dict[str, object]:
         "events_per_s": _rounded(report.events_per_s),
         "latency_ms_p50": _rounded(report.latency.p50),
         "latency_ms_p99": _rounded(report.latency.p99),
+        "way_ms_p50": _rounded(report.way.p50),
+        "way_ms_p99": _rounded(report.way.p99),
         **report.figures.values,
     }
 
@@ -78,7 +87,7 @@ def as_text(report: Report) -> str:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    account, latency = report.account, report.latency
+    account, step = report.account, report.latency
     yield f"{report.name}: {report.title}"
     yield ""
     yield f"  {account.events:>9,}  events in"
@@ -95,11 +104,15 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"  {report.restarts:>9,}  restarts of workers"
     if report.events_per_s is not None:
         yield f"  {report.events_per_s:>9,.0f}  events/s, over {report.seconds:.1f} s"
-    if latency.p50 is not None and latency.p99 is not None:
-        yield f"  {latency.p50:>9,.0f}  ms from event to decision, half of them within (p50)"
-        yield f"  {latency.p99:>9,.0f}  ms, 99 of 100 within (p99)"
+    if step.p50 is not None and step.p99 is not None:
+        yield f"  {step.p50:>9,.0f}  ms from event to decision, half of them within (p50)"
+        yield f"  {step.p99:>9,.0f}  ms, 99 of 100 within (p99)"
     yield ""
     yield from _agents(report.latency_by_agent)
+    yield (
+        f"  from an event to the {report.answers} it led to, all agents on its way together: "
+        f"{report.way.measured:,} ways, p50 {_ms(report.way.p50)}, p99 {_ms(report.way.p99)}"
+    )
     yield ""
     yield "Counted afterwards, from the topics at read_committed: each of"
     yield f"{account.steps:,} pairs of a record and an agent that reads it must have exactly one"
@@ -123,8 +136,14 @@ def _lines(report: Report) -> Iterator[str]:
 def _agents(latencies: Mapping[str, Latency]) -> Iterator[str]:
     width = max(map(len, latencies), default=0)
     for agent, measured in latencies.items():
-        p50, p99 = ("-" if one is None else f"{one:,.0f} ms" for one in measured[:2])
-        yield f"  {agent:<{width}}  {measured.measured:>7,} events decided, p50 {p50}, p99 {p99}"
+        yield (
+            f"  {agent:<{width}}  {measured.measured:>7,} events decided, "
+            f"p50 {_ms(measured.p50)}, p99 {_ms(measured.p99)}"
+        )
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f} ms"
 
 
 def _rounded(value: float | None) -> float | None:
