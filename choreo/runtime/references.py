@@ -8,10 +8,18 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from choreo.runtime.carry import Carried
 from choreo.runtime.kafka_config import reader
 
 POLL_S: Final = 0.2
 BATCH: Final = 5_000
+_HOPELESS: Final = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+}
+# Waiting does not mend these; everything else the client tries again by itself.
 
 
 class References:
@@ -51,6 +59,14 @@ class References:
         return self._rows[table].get(key)
 
     def _run(self) -> None:
+        with Carried(self._note_failure):
+            self._follow()
+
+    def _note_failure(self, failure: BaseException) -> None:
+        """The session ends with it: without its reference tables an agent must not decide anything."""
+        self.failure = failure
+
+    def _follow(self) -> None:
         consumer = Consumer(reader(self._bootstrap, self._security))
         try:
             consumer.assign([TopicPartition(topic, number, 0) for topic, number in self._pending])
@@ -63,10 +79,8 @@ class References:
                         self._pending.discard((message.topic(), message.partition()))
                         if not self._pending:
                             self._ready.set()
-                    elif error.fatal():
+                    elif error.fatal() or error.code() in _HOPELESS:
                         raise KafkaException(error)
-        except KafkaException as error:
-            self.failure = error
         finally:
             consumer.close()
 

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import logging
 import queue
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from choreo.errors import ChoreoError, EngineError, FencedSignal
+from choreo.errors import ChoreoError, EngineError, FencedSignal, HostError
 from choreo.kernel.burst import Burst
 from choreo.kernel.engine import Engine, EngineConfig, Refusals
 from choreo.kernel.envelope import parse_headers
 from choreo.kernel.partitioner import murmur2_partition
+from choreo.kernel.restore import Restored
 from choreo.kernel.values import Delivery, Headers, InputTopic, Runner
 from choreo.runtime.calls import Calls
 from choreo.runtime.facts import ClusterFacts, read_facts, unreachable
@@ -42,7 +44,8 @@ BATCH: Final = 2_000
 REBALANCE_PAUSE_MS: Final = 20
 """Between two attempts to commit while the group rebalances."""
 ABORTS_IN_A_ROW_MAX: Final = 5
-SEEK_ATTEMPTS_MAX: Final = 200
+SEEK_TIMEOUT_S: Final = 30.0
+"""A fetcher that still does not take its position then (it has no leader, say) ends the session."""
 
 _log = logging.getLogger("choreo.engine")
 
@@ -120,7 +123,8 @@ class Session:
         self._stores: dict[int, Mapping[str, Store]] = {}
         self._tickets: dict[int, int] = {}  # partition number -> restore ticket
         self._last_ticket = 0
-        self._resuming: dict[int, int] = {}  # restored, waiting for the seek to take: attempts so far
+        self._resuming: dict[int, float] = {}  # restored, waiting for the seek to take: until then
+        self._restored: dict[int, Restored] = {}  # of those
         self._starts: dict[tuple[str, int], int] = {}
         self._paused: set[tuple[str, int]] = set()
         self._commit_after_ms = 0
@@ -242,7 +246,9 @@ class Session:
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         self.joined = True
         numbers = tuple(tp.partition for tp in assigned if not self.engine.owns(tp.partition))
-        both = [TopicPartition(topic.name, number, 0) for topic in self._inputs for number in numbers]
+        # At the end: a fetch that overtakes the pause finds nothing there. At 0 it may be outside the log, and a
+        # fetcher that ran into that takes no seek any more (measured).
+        both = [TopicPartition(topic.name, number, OFFSET_END) for topic in self._inputs for number in numbers]
         if not both:
             consumer.incremental_assign([])
             return
@@ -276,6 +282,8 @@ class Session:
         for number in numbers:
             self._tickets.pop(number, None)
             self._resuming.pop(number, None)
+            self._restored.pop(number, None)
+            self.stopped.pop(number, None)
             for store in self._stores.pop(number, {}).values():
                 store.close()
 
@@ -289,6 +297,8 @@ class Session:
             UnknownOutcome: make a new session.
         """
         engine = self.engine
+        if self._references.failure is not None:
+            raise UnknownOutcome(f"reference tables: {self._references.failure}") from self._references.failure
         self._poll()
         self._take_answers()
         self._take_restored()
@@ -390,7 +400,9 @@ class Session:
                 break
             if isinstance(result, RestoreResult):
                 self._take_result(result)
-            elif isinstance(result, ChoreoError) and not isinstance(result, EngineError):
+            elif isinstance(result, KafkaException) or (
+                isinstance(result, ChoreoError) and not isinstance(result, EngineError)
+            ):
                 raise UnknownOutcome(str(result)) from result
             else:
                 raise result
@@ -411,12 +423,14 @@ class Session:
         self._stores[result.number] = result.stores
         for topic, snapshot in result.restored.progress.items():
             self._starts[topic, result.number] = snapshot.low
-        self.engine.restored(result.number, result.restored)
-        self._resuming[result.number] = 0
+        self._restored[result.number] = result.restored
+        self._resuming[result.number] = time.monotonic() + SEEK_TIMEOUT_S
 
     def _resume(self, number: int) -> None:
-        """Moves the consumer to where the partition starts. The fetcher may need a moment after the assignment."""
-        self._resuming[number] += 1
+        """Moves the consumer to where the partition starts. The fetcher may need a moment after the assignment.
+
+        The engine takes records only afterwards: what was fetched before the seek must not move its position.
+        """
         for topic in self._inputs:
             start = self._starts.get((topic.name, number))
             if start is None:
@@ -424,11 +438,12 @@ class Session:
             try:
                 self._consumer.seek(TopicPartition(topic.name, number, start))
             except KafkaException as error:
-                if self._resuming[number] >= SEEK_ATTEMPTS_MAX:
+                if time.monotonic() > self._resuming[number]:
                     raise UnknownOutcome(f"seek of {topic.name}/{number} to {start}: {error}") from error
                 return
             del self._starts[topic.name, number]
         del self._resuming[number]
+        self.engine.restored(number, self._restored.pop(number))
 
     def _throttle(self) -> None:
         wanted = self.engine.paused()
@@ -497,7 +512,10 @@ class Session:
         if self._aborts_in_a_row > ABORTS_IN_A_ROW_MAX:
             raise UnknownOutcome(f"{ABORTS_IN_A_ROW_MAX} aborts in a row: {ended.error}")
         _log.warning("transaction aborted, going again: %s", ended.error)
-        self._producer, self._transaction = self._make_producer()
+        try:
+            self._producer, self._transaction = self._make_producer()
+        except HostError as away:
+            raise UnknownOutcome(str(away)) from away
 
     # -- end -----------------------------------------------------------------------------------------------------------
 
@@ -521,12 +539,14 @@ class Session:
             self._calls.cancel(self.engine.calls_to_cancel())
         self._restorer.stop()
         self._references.stop()
-        self._consumer.close()
-        self._discard_late_results()
-        for stores in self._stores.values():
-            for store in stores.values():
-                store.close()
-        self._stores.clear()
+        try:
+            self._consumer.close()
+        finally:
+            self._discard_late_results()
+            for stores in self._stores.values():
+                for store in stores.values():
+                    store.close()
+            self._stores.clear()
 
     def _discard_late_results(self) -> None:
         while True:

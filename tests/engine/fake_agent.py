@@ -48,7 +48,7 @@ class CountingStep:
             emits=[OutRecord("out", None, delivery.key, b"%s=%d" % (delivery.value, count), ())],
         )
         if delivery.value.startswith(b"big"):
-            outcome.decision = OutRecord("decisions", None, delivery.key, b"x" * (LIMIT - 100), ())
+            outcome.decision = OutRecord("decisions", None, delivery.key, b"x" * LIMIT, ())
         return outcome
 
     def abandon(self) -> None:
