@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from choreo.cli._demo.latency import Latency
+from choreo.cli._demo.run import Outcome
 from choreo.cli._main import run
 from choreo.cli.demo import find_demo
-from choreo.errors import EXIT_USAGE, HostError
+from choreo.errors import EXIT_OK, EXIT_REFUSED, EXIT_USAGE, HostError
 from choreo.runtime.project import Project
 from choreo.topology.lints import lint
+from tests.supply_chain.made_up_run import history
+from tests.supply_chain.test_report import RIGHT
 
 
 def test_a_demo_that_does_not_exist_is_refused_with_those_that_do(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,6 +37,20 @@ def test_numbers_that_make_no_run_are_wrong_usage(option: list[str], capsys: pyt
 def test_a_project_without_demos_says_so(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="this project has: none"):
         find_demo(tmp_path, "supply_chain")
+
+
+@pytest.mark.parametrize(("lost", "code"), [(0, EXIT_OK), (1, EXIT_REFUSED)])
+def test_the_exit_code_says_whether_all_is_accounted_for(
+    lost: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted = replace(RIGHT, totals={"lost": lost})
+    outcome = Outcome(counted, history(), Latency(1.0, 2.0, 3), {}, 1.0, counted.events, 0, {})
+    monkeypatch.setattr("choreo.cli.demo._cluster", nullcontext)
+    monkeypatch.setattr("choreo.cli.demo.stage_of", lambda demo, project: None)
+    monkeypatch.setattr("choreo.cli._demo.run.run", lambda stage, facts, **more: outcome)
+    assert run(["demo", "supply_chain", "--events", "10", "--json"]) == code
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (last["ok"], last["lost"]) == (not lost, lost)
 
 
 def test_the_topology_has_neither_errors_nor_warnings() -> None:
