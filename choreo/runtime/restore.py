@@ -147,24 +147,26 @@ class Restorer:
         while not self._references_ready(0.2):
             if self._stopping.is_set():
                 return
-        try:
-            self._read(buildings, ends, owners)
-        except BaseException:
-            for building in buildings.values():
-                _close(building.stores)
-            raise
-        for number, building in buildings.items():
-            if self._stopping.is_set():
-                _close(building.stores)
-                continue
+        left = dict(buildings)  # not handed over yet
+
+        def finish(building: _Building) -> None:
+            """Hands a partition over as soon as it is ready: it does not wait for one that is held up."""
+            del left[building.number]
             try:
                 restored = self._assembled(building, committed, ends, log_starts)
             except EngineError as error:
                 _close(building.stores)
-                self.results.put(RestoreResult(number, ticket, None, {}, error))
+                self.results.put(RestoreResult(building.number, ticket, None, {}, error))
             else:
-                self.results.put(RestoreResult(number, ticket, restored, building.stores, None))
-            self.progress.pop(number, None)
+                self.results.put(RestoreResult(building.number, ticket, restored, building.stores, None))
+            self.progress.pop(building.number, None)
+
+        try:
+            self._read(buildings, ends, owners, finish)
+        finally:
+            for building in left.values():  # stopped, or an error on the way
+                _close(building.stores)
+                self.progress.pop(building.number, None)
 
     # -- (a) the group's offsets ---------------------------------------------------------------------------------------
 
@@ -248,8 +250,17 @@ class Restorer:
 
     # -- (c) the state -------------------------------------------------------------------------------------------------
 
-    def _read(self, buildings: Mapping[int, _Building], ends: Mapping[tuple[str, int], int], owners: set[str]) -> None:
+    def _read(
+        self,
+        buildings: Mapping[int, _Building],
+        ends: Mapping[tuple[str, int], int],
+        owners: set[str],
+        finish: Callable[[_Building], None],
+    ) -> None:
         assignment = [tp for building in buildings.values() for tp in self._prepare(building, ends)]
+        for building in buildings.values():
+            if not building.pending:
+                finish(building)
         if not assignment:
             return
         table_of = {topic: table for table, topic in self._config.changelogs.items()}
@@ -280,13 +291,19 @@ class Restorer:
                         if message.offset() >= ends[key] and key[0] in building.pending:
                             self._take(building, table_of, key[0], batches.pop(key, []))
                             building.pending.discard(key[0])
+                            # what a partition writes that runs already must not hide that another is held up
+                            consumer.pause([TopicPartition(*key)])
                             left -= 1
                             self.progress[key[1]] = (building.rows, len(building.pending))
+                            if not building.pending:
+                                finish(building)
                     elif error.fatal() or not error.retriable():
                         raise KafkaException(error)
                 for (topic, number), messages in batches.items():
                     moved = time.monotonic()
                     building = buildings[number]
+                    if topic not in building.pending:
+                        continue  # beyond the end that was asked for, and the partition may run already
                     self._take(building, table_of, topic, messages)
                     self.progress[number] = (building.rows, len(building.pending))
         finally:
