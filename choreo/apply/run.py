@@ -13,7 +13,7 @@ from choreo.apply.inspect import inspect
 from choreo.codec.schema import SchemaSet
 from choreo.errors import HostError, TopologyError
 from choreo.ports import Registry
-from choreo.runtime.preflight import admin_client
+from choreo.runtime.preflight import admin_client, require_listener
 from choreo.runtime.project import Project
 from choreo.topology.lints import lint
 from choreo.topology.model import Topology
@@ -69,6 +69,7 @@ class Destination:
             HostError: CH0801, no broker answers within 10 s.
             SchemaError: CH0207, the registry does not.
         """
+        require_listener(self.bootstrap)
         state = inspect(
             self.topology, self.admin, self.bootstrap, self.registry, registry_is_ours=self.registry_is_ours
         )

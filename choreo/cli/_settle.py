@@ -24,10 +24,12 @@ def settle(target: Target, agent: Agent, settlements: Sequence[Settlement]) -> N
 
     from choreo.errors import HostError
     from choreo.kernel.partitioner import murmur2_partition
+    from choreo.runtime.preflight import require_listener
     from choreo.runtime.producer import DELIVERY_S_MAX, client_settings
     from choreo.runtime.records import InternalRecords
     from choreo.topology import names
 
+    require_listener(target.bootstrap)
     records = InternalRecords()
     topic = names.settled(target.topology.name, agent.name)
     partitions = target.topology.partitions_of(agent.name)

@@ -88,7 +88,7 @@ class Target:
         if agent.kind == "faust":
             raise HostError(
                 f"agent {name} is of kind faust: it has no dead letters, parked events or inbox",
-                code="CH0807",
+                code="CH0809",
                 where=str(agent.position),
                 fault="user",
             )

@@ -58,8 +58,8 @@ def _refuse_while_running(target: Target, agent: Agent) -> None:
     view = next(one for one in view_agents(target.topology, target.admin, target.bootstrap) if one.agent == agent.name)
     if view.members:
         raise HostError(
-            f"agent {agent.name} has {len(view.members)} workers: {', '.join(view.members)}",
-            code="CH0807",
+            f"agent {agent.name} is at work: {', '.join(view.members)}",
+            code="CH0809",
             where=target.bootstrap,
             hint="stop them; after a crash the group forgets them when their session ends",
             fault="user",

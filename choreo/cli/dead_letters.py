@@ -113,7 +113,7 @@ def redrive(
         letters, skipped = _chosen(target, agent, letter_ids), []
         for letter in letters:
             if reason_not := _hopeless(letter):
-                raise HostError(reason_not, code="CH0807", where=f"{agent} {letter['id']}", fault="user")
+                raise HostError(reason_not, code="CH0809", where=f"{agent} {letter['id']}", fault="user")
     who = operator()
     settle(
         target,
@@ -158,7 +158,7 @@ def _chosen(target: Target, agent: str, wanted: tuple[str, ...]) -> list[dict[st
         if one not in by_id:
             raise HostError(
                 f"agent {agent} has no dead letter {one!r}",
-                code="CH0807",
+                code="CH0809",
                 hint=f"`choreo dead-letters list {agent}` shows their ids",
                 fault="user",
             )

@@ -131,7 +131,7 @@ def _of_entity(target: Target, agent: Agent, entity: str, number: int | None) ->
         which = "nothing parked" if number is None else f"no parked event {number}"
         raise HostError(
             f"agent {agent.name} has {which} for {entity!r}",
-            code="CH0807",
+            code="CH0809",
             hint=f"`choreo parked list {agent.name}` shows what there is",
             fault="user",
         )

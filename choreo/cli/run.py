@@ -19,7 +19,7 @@ from choreo.errors import EXIT_OK
 
 if TYPE_CHECKING:
     from choreo.runtime.project import Project
-    from choreo.runtime.supervisor import Supervisor, Worker
+    from choreo.runtime.supervisor import Worker
     from choreo.topology.model import Topology
 
 KAFKA_DATA: Final = "kafka"
@@ -40,6 +40,13 @@ COLOURS: Final = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "
 @click.option(
     "--apply/--no-apply", "do_apply", default=None, help="Apply the topology first. Default: on an own Kafka."
 )
+@click.option(
+    "--restarts",
+    type=click.IntRange(0, 1000),
+    default=7,
+    show_default=True,
+    help="Of a worker in a row before giving up.",
+)
 @click.option("--ephemeral", is_flag=True, help="With an own Kafka: forget all topics at the end.")
 @click.option(
     "--log-level",
@@ -56,6 +63,7 @@ def command(
     only: tuple[str, ...],
     scale: tuple[str, ...],
     do_apply: bool | None,
+    restarts: int,
     ephemeral: bool,
     log_level: str,
     as_json: bool,
@@ -67,6 +75,7 @@ def command(
     With --json one object per line: {"worker", "line"} or {"worker", "event"}.
     """
     from choreo.apply.run import apply_topology
+    from choreo.runtime.supervisor import Supervisor
 
     project = open_project(profile=profile, brokers=brokers)
     declared = project.load_topology(topology)
@@ -77,8 +86,9 @@ def command(
             planned = apply_topology(reached, declared)
             show.event("choreo", f"applied: {len(planned.changes)} changes")
         workers = workers_of(reached, declared, counts, log_level, profile)
-        drain_s = reached.settings.drain_ms / 1000
-        supervisor = _supervisor(workers, show, drain_s)
+        supervisor = Supervisor(
+            workers, show.line, show.event, reached.settings.drain_ms / 1000, crashes_max=restarts + 1
+        )
         try:
             supervisor.start()
             supervisor.run(stopped.is_set)
@@ -86,12 +96,6 @@ def command(
             show.event("choreo", "stopping")
             supervisor.stop()
     return EXIT_OK
-
-
-def _supervisor(workers: list[Worker], show: _Lines, drain_s: float) -> Supervisor:
-    from choreo.runtime.supervisor import Supervisor
-
-    return Supervisor(workers, show.line, show.event, drain_s)
 
 
 def worker_counts(topology: Topology, only: tuple[str, ...], scale: tuple[str, ...]) -> dict[str, int]:

@@ -28,6 +28,7 @@ def command(
 
     Example: echo '{"tail_number": "N14228", "minutes": 42}' | choreo send delay-risks
     """
+    from choreo.runtime.preflight import require_listener
     from choreo.runtime.producer import Producer
 
     target = Target.open(topology, brokers)
@@ -38,6 +39,7 @@ def command(
     schema = target.schemas.by_name(declared.schema)
     moment = None if at is None else _moment(at)
     records = list(json_records(read_input(file), schema, "stdin" if file == "-" else file))
+    require_listener(target.bootstrap)
     with Producer._of(target.project, target.topology) as producer:
         ids = [producer.send_values(schema, record, topic=topic, at=moment, key=key) for record in records]
     if as_json:

@@ -6,6 +6,7 @@ the one command that helps.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,6 +19,8 @@ from choreo.runtime.facts import unreachable
 from choreo.topology import names
 from choreo.topology.model import Agent, Topology
 
+# A broker that is there accepts within this; one that is far away is left to librdkafka's own timeouts.
+CONNECT_S_MAX: Final = 1.0
 # A list longer than this hides what it says.
 TOPICS_SHOWN_MAX: Final = 6
 
@@ -52,11 +55,32 @@ def cluster_topics(admin: AdminClient, bootstrap: str) -> dict[str, int]:
     Raises:
         HostError: CH0801, no broker answered in time.
     """
+    require_listener(bootstrap)
     try:
         metadata = admin.list_topics(timeout=kafka_config.REQUEST_TIMEOUT_S)
     except KafkaException as error:
         raise unreachable(error.args[0].str().lower(), bootstrap) from error
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+
+
+def require_listener(bootstrap: str) -> None:
+    """Notice at once that nobody listens at any of the addresses; librdkafka would try for as long as it may.
+
+    Raises:
+        HostError: CH0801, every address refuses connections or is unknown.
+    """
+    reasons = []
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_S_MAX).close()
+        except (ConnectionRefusedError, socket.gaierror) as error:
+            reasons.append(error.strerror or str(error))
+        except (OSError, ValueError):
+            return  # slow or strange: let librdkafka find out
+        else:
+            return
+    raise unreachable(reasons[0].lower(), bootstrap)
 
 
 def check_topics(topology: Topology, agent: Agent, existing: Mapping[str, int]) -> None:

@@ -10,6 +10,7 @@ from confluent_kafka import Producer
 from choreo.codec.keys import encode_key
 from choreo.codec.wire import Encoder
 from choreo.errors import HostError
+from choreo.runtime.preflight import require_listener
 from choreo.runtime.producer import DELIVERY_S_MAX, QUEUE_WAIT_S, client_settings
 from choreo.runtime.topic_reader import read_topic
 
@@ -50,6 +51,7 @@ def load_rows(
         HostError: CH0801, Kafka did not take them; loading again is safe.
     """
     wanted = {encode_key([row.get(name) for name in key]): encoder.encode(row) for row in rows}
+    require_listener(bootstrap)
     gone: set[bytes] = set()
     if replace:
         for delivery in read_topic(bootstrap, security, topic):

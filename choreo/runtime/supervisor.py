@@ -90,12 +90,14 @@ class Supervisor:
         on_line: gets (worker name, line) from reader threads, for each line a worker prints.
         on_change: gets (worker name, what happened) when a worker starts, ends or is given up.
         drain_s: how long workers may take to finish their steps when stopped.
+        crashes_max: a worker that ended so often in a row is given up.
     """
 
     workers: Sequence[Worker]
     on_line: Callable[[str, str], None]
     on_change: Callable[[str, str], None] = lambda name, text: None
     drain_s: float = 10.0
+    crashes_max: int = CRASHES_MAX
     _kept: list[_Kept] = field(init=False)
     _stopping: bool = field(default=False, init=False)
 
@@ -131,7 +133,7 @@ class Supervisor:
         hopeless = next((kept for kept in self._kept if kept.given_up), None)
         if hopeless is not None and not self._stopping:
             raise HostError(
-                f"worker {hopeless.worker.name} ended {hopeless.crashes} times in a row, "
+                f"worker {hopeless.worker.name} ended {_times(hopeless.crashes)}, "
                 f"last with exit code {hopeless.exit_code}",
                 code="CH0808",
                 hint="its last lines above say why",
@@ -206,9 +208,9 @@ class Supervisor:
         self._close(kept, code)
         kept.crashes = 1 if lived_s >= HEALTHY_S else kept.crashes + 1
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        if kept.crashes >= CRASHES_MAX:
+        if kept.crashes >= self.crashes_max:
             kept.given_up = True
-            self.on_change(kept.worker.name, f"{how}; not started again after {kept.crashes} crashes in a row")
+            self.on_change(kept.worker.name, f"{how}, {_times(kept.crashes)}; not started again")
             return
         pause_s = min(BACKOFF_S_FIRST * 2 ** (kept.crashes - 1), BACKOFF_S_MAX)
         kept.start_again_at = time.monotonic() + pause_s
@@ -230,6 +232,10 @@ class Supervisor:
         kept.process.send_signal(number)
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times in a row"
+
+
 def faust_worker(
     app: str,
     *,
@@ -249,7 +255,7 @@ def faust_worker(
         port: of its web pages.
         log_level: as for ``faust worker -l``.
     """
-    command = [sys.executable, "-m", "faust", "-A", app, "worker"]
+    command = [sys.executable, "-m", "faust", "--quiet", "-A", app, "worker"]
     command += ["--loglevel", log_level, "--web-port", str(port)]
     everything = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     return Worker(name, command, folder, everything, f"http://127.0.0.1:{port}")

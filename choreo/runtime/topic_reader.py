@@ -5,6 +5,7 @@ For the command line: rows, dead letters and parked events are in Kafka, not in 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -14,10 +15,12 @@ from choreo.errors import HostError
 from choreo.kernel.values import Delivery
 from choreo.runtime import kafka_config
 from choreo.runtime.facts import unreachable
+from choreo.runtime.preflight import require_listener
 
 BATCH: Final = 1_000
 # A broker that answers at all answers within this; a topic without news ends at once with its end-of-partition mark.
 SILENCE_S_MAX: Final = 15.0
+POLL_S: Final = 0.05
 
 
 def read_topic(
@@ -34,14 +37,19 @@ def read_topic(
     Raises:
         HostError: CH0801, the cluster does not answer; CH0805, there is no such topic.
     """
+    require_listener(bootstrap)
     consumer = Consumer({**kafka_config.reader(bootstrap, security), "log_level": 0})
     try:
         wanted = list(_partitions(consumer, bootstrap, topic) if partitions is None else partitions)
         consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in wanted])
         left = set(wanted)
+        heard_at = time.monotonic()
         while left:
-            messages = consumer.consume(BATCH, SILENCE_S_MAX)
-            if not messages:
+            # returns early only with a full batch, so that the wait is short and silence is measured here
+            messages = consumer.consume(BATCH, POLL_S)
+            if messages:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > SILENCE_S_MAX:
                 raise unreachable(f"no answer for {SILENCE_S_MAX:.0f} s", bootstrap)
             for message in messages:
                 error = message.error()
