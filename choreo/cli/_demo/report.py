@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from choreo.cli._demo.accounting import Account
 from choreo.cli._demo.interface import Demo, Figures
 from choreo.cli._demo.latency import Latency, latency
-from choreo.cli._demo.run import Outcome
+from choreo.cli._demo.run import UNDECIDED_MAX, Outcome
 from choreo.cli._demo.story import story
 
 
@@ -118,7 +118,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"{account.steps:,} pairs of a record and an agent that reads it must have exactly one"
     yield "Decision, each emitted event must lie on its topic exactly once. A latency runs"
     yield "from Kafka's timestamp of a record to the moment at which a read_committed"
-    yield "reader had an agent's decision about it."
+    yield "reader had an agent's decision about it, under full load: the feed goes as fast as"
+    yield f"the agents keep up, with at most about {UNDECIDED_MAX} pairs waiting at any time."
     if account.open:
         yield f"{account.open:,} pairs came up while the workers were being stopped and wait in their topics."
     for finding in account.examples:
