@@ -29,6 +29,9 @@ Admit = Callable[[Delivery, Envelope], Trigger]
 """Makes an input's trigger, refused where its key cannot be used."""
 
 
+AHEAD_MS_MAX: Final = 24 * 60 * 60 * 1000
+"""How far an event's own time may move the clock beyond its Kafka timestamp: one wrong clock at a producer must not fire
+every timer of the partition for ever. A day allows for time zones taken wrongly and for forecasts."""
 KNOWN_KEYS_MAX: Final = 100_000
 """Keys whose partition was checked, remembered in one worker: about 20 MB at most; then it starts afresh."""
 
@@ -167,12 +170,13 @@ class Partition:
         if item is None:
             return None
         delivery, envelope = item
-        if envelope.time_ms > self.event_time_ms:
-            timer = self.timers.due(envelope.time_ms)
+        time_ms = min(envelope.time_ms, delivery.timestamp_ms + AHEAD_MS_MAX)
+        if time_ms > self.event_time_ms:
+            timer = self.timers.due(time_ms)
             if timer is not None:
                 self._next = item
                 return _fired(timer)
-            self.event_time_ms, self.seen_at_ms = envelope.time_ms, now_ms
+            self.event_time_ms, self.seen_at_ms = time_ms, now_ms
         self._next = None
         return self._admit(delivery, envelope)
 

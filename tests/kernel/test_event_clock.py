@@ -1,0 +1,64 @@
+"""The event clock of a partition: what moves it, and how far."""
+
+from __future__ import annotations
+
+from choreo.kernel.partition import AHEAD_MS_MAX, Partition
+from choreo.kernel.progress import Snapshot
+from choreo.kernel.restore import Restored
+from choreo.kernel.values import Delivery, Envelope, InputTopic, TimerRow, Trigger
+
+NOW_MS = 1_700_000_000_000
+
+
+def envelope(time_ms: int) -> Envelope:
+    return Envelope("e", "", time_ms, "e", "", 0, "", "", "")
+
+
+def ready(timers: list[TimerRow]) -> Partition:
+    partition = Partition(
+        0,
+        {"in": InputTopic("in")},
+        100,
+        lambda delivery, parsed: Trigger("event", "k", delivery, parsed, source=(delivery.topic, delivery.offset)),
+        lambda table, key: None,
+    )
+    partition.restore(Restored({"in": Snapshot(0, ())}, -1, 0, {}, timers, [], {}))
+    return partition
+
+
+def arrive(partition: Partition, offset: int, time_ms: int) -> None:
+    delivery = Delivery("in", 0, offset, NOW_MS, b"k", b"", ())
+    assert partition.progress["in"].deliver(offset)
+    partition.buffer(delivery, envelope(time_ms))
+
+
+def timer(at_ms: int) -> TimerRow:
+    return TimerRow("k", "close", at_ms, f"t{at_ms}", envelope(0))
+
+
+def test_a_timer_fires_before_an_event_of_its_own_time_or_later() -> None:
+    partition = ready([timer(NOW_MS - 10)])
+    arrive(partition, 0, NOW_MS - 11)
+    arrive(partition, 1, NOW_MS - 10)
+    kinds = [trigger.kind for trigger in iter(lambda: partition.next_trigger(NOW_MS), None)]
+    assert kinds == ["event", "timer", "event"]
+
+
+def test_one_event_from_the_far_future_does_not_fire_every_timer() -> None:
+    far = NOW_MS + 10 * AHEAD_MS_MAX
+    partition = ready([timer(NOW_MS + AHEAD_MS_MAX), timer(far)._replace(name="later", timer_id="later")])
+    arrive(partition, 0, far + 1)
+    kinds = [trigger.kind for trigger in iter(lambda: partition.next_trigger(NOW_MS), None)]
+    assert kinds == ["timer", "event"]
+    assert partition.event_time_ms == NOW_MS + AHEAD_MS_MAX
+
+
+def test_wall_time_counts_only_when_everything_was_read() -> None:
+    partition = ready([timer(NOW_MS + 1_000)])
+    arrive(partition, 0, NOW_MS)
+    assert partition.next_trigger(NOW_MS) is not None
+    assert partition.next_trigger(NOW_MS + 5_000) is None  # more may be unread
+    partition.reach_end("in", 1)
+    fired = partition.next_trigger(NOW_MS + 5_000)
+    assert fired is not None
+    assert fired.kind == "timer"
