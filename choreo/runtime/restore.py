@@ -39,6 +39,7 @@ from choreo.runtime.log_ends import log_ends
 from choreo.runtime.records import InternalRecords
 from choreo.runtime.stores.memory import MemoryStore
 from choreo.runtime.stores.rocksdb import RocksStore
+from choreo.topology import names
 
 BLOCKED_S: Final = 0.5
 """After this long an open transaction of a predecessor is taken for abandoned (its session has ended already)."""
@@ -162,7 +163,7 @@ class Restorer:
             self.progress.pop(building.number, None)
 
         try:
-            self._read(buildings, ends, owners, finish)
+            self._read(admin, buildings, ends, owners, finish)
         finally:
             for building in left.values():  # stopped, or an error on the way
                 _close(building.stores)
@@ -172,7 +173,7 @@ class Restorer:
 
     def _committed(
         self, admin: AdminClient, numbers: tuple[int, ...]
-    ) -> tuple[dict[tuple[str, int], Snapshot | None], set[str]]:
+    ) -> tuple[dict[tuple[str, int], Snapshot | None], dict[int, set[str]]]:
         wanted = [TopicPartition(topic, number) for topic in self._config.inputs for number in numbers]
         started = time.monotonic()
         fenced = False
@@ -186,21 +187,21 @@ class Restorer:
                 raise unreachable(others[0], self._config.bootstrap)
             if not fenced and time.monotonic() - started > BLOCKED_S:
                 fenced = True
-                self._end_transactions(self._owners_of(self._group_offsets(admin, unstable, stable=False)))
+                self._end_transactions(admin, self._owners_of(self._group_offsets(admin, unstable, stable=False)))
             if time.monotonic() - started > RESTORE_TIMEOUT_S:
                 raise EngineError("the group's offsets did not become stable", code="CH0307", fault="environment")
             if self._stopping.wait(UNSTABLE_RETRY_S):
                 break
         committed: dict[tuple[str, int], Snapshot | None] = {}
-        owners: set[str] = set()
+        owners: dict[int, set[str]] = {}
         for tp in found:
             if tp.offset < 0:
                 committed[tp.topic, tp.partition] = None
             else:
                 snapshot, owner = decode_metadata(tp.offset, tp.metadata or "")
                 committed[tp.topic, tp.partition] = snapshot
-                owners.add(owner)
-        return committed, owners - {""}
+                owners.setdefault(tp.partition, set()).add(owner)
+        return committed, owners
 
     def _group_offsets(self, admin: AdminClient, wanted: list[TopicPartition], *, stable: bool) -> list[Any]:
         request = ConsumerGroupTopicPartitions(
@@ -213,8 +214,10 @@ class Restorer:
     def _owners_of(self, found: list[Any]) -> set[str]:
         return {decode_metadata(tp.offset, tp.metadata or "")[1] for tp in found if tp.offset >= 0} - {""}
 
-    def _end_transactions(self, owners: set[str]) -> None:
-        for owner in owners - {self._config.owner}:
+    def _end_transactions(self, admin: AdminClient, owners: set[str]) -> None:
+        """Ends what dead owners left open. A live member of the group is none of them: it ended its transactions before
+        it gave a partition up, so that what is open there is somebody else's, and fencing it would cost a worker."""
+        for owner in owners - {"", self._config.owner} - self._live_owners(admin):
             producer = Producer(
                 transactional_producer(
                     self._config.bootstrap,
@@ -229,6 +232,13 @@ class Restorer:
             except KafkaException as error:
                 if not error.args[0].retriable():
                     raise  # a retriable one is only slower: the transaction ends at its timeout
+
+    def _live_owners(self, admin: AdminClient) -> set[str]:
+        """Transactional ids of the group's present members."""
+        group = self._config.group
+        future = admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group]
+        members = wait_result(future, self._config.bootstrap).members
+        return {names.owner(group, member.group_instance_id) for member in members if member.group_instance_id}
 
     # -- (b) the ends --------------------------------------------------------------------------------------------------
 
@@ -252,9 +262,10 @@ class Restorer:
 
     def _read(
         self,
+        admin: AdminClient,
         buildings: Mapping[int, _Building],
         ends: Mapping[tuple[str, int], int],
-        owners: set[str],
+        owners: Mapping[int, set[str]],
         finish: Callable[[_Building], None],
     ) -> None:
         assignment = [tp for building in buildings.values() for tp in self._prepare(building, ends)]
@@ -276,7 +287,8 @@ class Restorer:
                     quiet_s = time.monotonic() - moved
                     if quiet_s > BLOCKED_S and not fenced:
                         fenced = True
-                        self._end_transactions(owners)
+                        blocked = [number for number, building in buildings.items() if building.pending]
+                        self._end_transactions(admin, {owner for number in blocked for owner in owners.get(number, ())})
                     if quiet_s > RESTORE_TIMEOUT_S:
                         raise EngineError("a restore made no progress", code="CH0307", fault="environment")
                     continue

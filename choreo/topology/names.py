@@ -13,7 +13,12 @@ def group(topology: str, agent: str) -> str:
 
 
 def transactional_id(topology: str, agent: str, instance: str) -> str:
-    return f"{group(topology, agent)}.{_dashed(instance)}"
+    return owner(group(topology, agent), instance)
+
+
+def owner(group_name: str, instance: str) -> str:
+    """Transactional id of a member of a group."""
+    return f"{group_name}.{_dashed(instance)}"
 
 
 def changelog(topology: str, agent: str, table: str) -> str:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from choreo.testing.checkers import Change, Faults, Output, Report, check_run
+from choreo.testing.checkers import Change, Faults, Input, Output, Report, check_run
 from tests.chaos import reader
 from tests.chaos.feeder import SHOW, Fed, Feed, Feeder
 from tests.chaos.target import Target
@@ -173,13 +173,26 @@ class Run:
         """
         fed = self.feeder.stop()
         self.feeder.touch_every_key()
-        wanted = {record.id for record in fed.committed} - unanswered
-        # Counting distinct causes: a repeated answer must not end the wait for a missing one.
-        self.follower.wait(
-            lambda: wanted <= {record.header("ce_causationid") for record in self.follower.found},
-            stalled_s=self._stalled_s,
-            why=f"answers to all {len(wanted)} inputs",
-        )
+        wanted = {record.id: record for record in fed.committed if record.id not in unanswered}
+
+        def missing() -> list[Input]:
+            # Distinct causes: a repeated answer must not end the wait for a missing one.
+            answered = {record.header("ce_causationid") for record in self.follower.found}
+            return [record for event_id, record in wanted.items() if event_id not in answered]
+
+        try:
+            self.follower.wait(
+                lambda: not missing(), stalled_s=self._stalled_s, why=f"answers to all {len(wanted)} inputs"
+            )
+        except AssertionError as error:
+            later = {
+                record.header("ce_causationid") for record in reader.read(self.target.bootstrap, self.target.output)
+            }
+            error.add_note(f"missing: {missing()[:40]}")
+            error.add_note(f"a new reader misses {len(wanted.keys() - later)}")
+            error.add_note(f"committed: {reader.committed_offsets(self._admin, self.target.group)}")
+            error.add_note(f"ends: {[reader.ends(self._admin, topic) for topic in self.target.inputs]}")
+            raise
         return fed
 
     def live_rows(self) -> dict[str, int]:

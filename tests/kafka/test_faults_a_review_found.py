@@ -138,6 +138,7 @@ def test_an_open_transaction_holds_up_its_own_partition_only(kafka_broker: Runni
             why="outputs of the partitions that nobody holds up",
         )
         run.join(target.worker("w1"))
+        time.sleep(2)  # an heir loses patience after half a second; whom it fences then must not be a live worker
         ends = run.follower.ends()
         run.follower.wait(
             lambda: all(run.follower.count_from(number, ends[number]) >= 5 for number in others),
@@ -149,6 +150,7 @@ def test_an_open_transaction_holds_up_its_own_partition_only(kafka_broker: Runni
         run.progress_everywhere(5)
         run.finish()
         live = run.live_rows()
+        assert all(worker.alive for worker in run.workers), "a live worker was fenced for another's transaction"
         run.stop_workers()
         run.report(live=live, faults=False).require()
 
