@@ -164,7 +164,8 @@ class ChoreoError(Exception):
     @property
     def exit_code(self) -> int:
         """Exit code of a command that ends with this error."""
-        return {"CH0207": EXIT_UNREACHABLE, "CH0801": EXIT_UNREACHABLE, "CH0807": EXIT_USAGE}.get(self.code, EXIT_REFUSED)
+        special = {"CH0207": EXIT_UNREACHABLE, "CH0801": EXIT_UNREACHABLE, "CH0807": EXIT_USAGE}
+        return special.get(self.code, EXIT_REFUSED)
 
 
 class TopologyError(ChoreoError):
