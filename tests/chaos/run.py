@@ -232,13 +232,13 @@ class Run:
         found = reader.read(bootstrap, target.output)
         return check_run(
             inputs,
-            self._outputs(found),
+            self.outputs(found),
             aborted=fed.aborted,
             changelog=self.changelog(),
             live=live,
             dead=self._dead(),
             dead_expected=dead_expected,
-            concurrent=self._outputs(self._seen_by_follower(len(found))),
+            concurrent=self.outputs(self._seen_by_follower(len(found))),
             committed=reader.committed_offsets(reader.admin(bootstrap), target.group),
             faults=Faults(dict(self.planned), dict(self.fired), self._healed) if faults else None,
         )
@@ -246,7 +246,8 @@ class Run:
     def changelog(self) -> list[Change]:
         return reader.changes(reader.read(self.target.bootstrap, self.target.changelog), self.target.row)
 
-    def _outputs(self, found: Iterable[reader.Found]) -> list[Output]:
+    def outputs(self, found: Iterable[reader.Found]) -> list[Output]:
+        """Outputs that count, of what a reader found."""
         counted = (record for record in found if SHOW not in record.header("ce_causationid"))
         return reader.outputs(counted, self.target.event)
 
