@@ -125,10 +125,12 @@ def build_burst(
     if not touched:
         return None
     offsets: dict[int, list[OffsetCommit]] = {}
-    for number, partition in touched.items():
+    for number, partition in list(touched.items()):
         commits = _offsets(partition, owner)
         if not _fits(commits):
             chosen = _hold_back(partition, chosen, finished, owner)
+            if not any(done.partition is partition for done in chosen):
+                chosen += _unblock(partition, finished, owner)
             commits = _offsets(partition, owner)
         offsets[number] = commits
     return _assembled(chosen, touched, offsets)
@@ -174,6 +176,27 @@ def _hold_back(partition: Partition, chosen: list[Done], finished: deque[Done], 
     return [done for done in chosen if id(done) not in held_set]
 
 
+def _unblock(partition: Partition, finished: deque[Done], owner: str) -> list[Done]:
+    """Nothing chosen fits. Further behind there may be the step that holds ``low`` back; finishing that one shortens
+    the map. Takes it, with the earlier steps of its entity; nothing if it still runs."""
+    for topic, progress in partition.progress.items():
+        place = (topic, progress.low)
+        lowest = next((one for one in finished if one.partition is partition and one.trigger.source == place), None)
+        if lowest is None:
+            continue
+        entity = lowest.trigger.entity
+        lane = [one for one in finished if one.partition is partition and one.trigger.entity == entity]
+        taken = lane[: lane.index(lowest) + 1]
+        for done in taken:
+            partition.finish(done)
+        if _fits(_offsets(partition, owner)):
+            for done in taken:
+                finished.remove(done)
+            return taken
+        partition.reopen(taken)
+    return []
+
+
 def _lowest_first(dones: list[Done]) -> list[Done]:
     """By offset, but never a step before an earlier one of its entity."""
     by_entity: dict[str, deque[Done]] = {}
@@ -209,12 +232,9 @@ def _assembled(chosen: list[Done], touched: dict[int, Partition], offsets: dict[
         if done.state is not None:
             burst.states[number, entity] = done.state
     for number, partition in touched.items():
+        reached = partition.reached()
         for commit in offsets[number]:
             burst.offsets.append(commit)
             snapshot = partition.progress[commit.topic].snapshot()
-            burst.checkpoints.append(
-                Checkpoint(
-                    commit.topic, number, snapshot.low, snapshot.done, partition.event_time_ms, partition.seen_at_ms
-                )
-            )
+            burst.checkpoints.append(Checkpoint(commit.topic, number, snapshot.low, snapshot.done, *reached))
     return burst

@@ -121,11 +121,15 @@ class _Counts:
     retries: int = 0
 
 
+StepName = tuple[int, str, str, tuple[str, int] | None]
+"""Which step: partition number, entity, event id, place of the input (None for timers and parked events)."""
+
+
 @dataclass(slots=True)
 class Refusals:
     """What the broker refused for good. It outlives the engine: the next one finds and settles the culprit."""
 
-    poison: set[tuple[str, int, int]] = field(default_factory=set)  # (input topic, partition, offset)
+    poison: set[StepName] = field(default_factory=set)
     singles: int = 0  # this many more steps are committed in bursts of one
 
 
@@ -224,9 +228,12 @@ class Engine:
             progress = partition.progress[delivery.topic]
             if delivery.offset < progress.position:
                 continue  # fetched before the seek took effect
-            if progress.deliver(delivery.offset):
-                envelope = parse(delivery, inputs[delivery.topic])
+            unfinished = progress.deliver(delivery.offset)
+            envelope = parse(delivery, inputs[delivery.topic])
+            if unfinished:
                 partition.buffer(delivery, envelope)
+            else:
+                partition.pass_by(delivery, envelope)
 
     def reach_end(self, topic: str, number: int, offset: int) -> None:
         """The consumer saw the end of an input partition."""
@@ -295,9 +302,10 @@ class Engine:
 
     def _wake(self, now_ms: int) -> None:
         if self._backoff:
-            due = [lane for lane in self._backoff if lane.due_ms <= now_ms]
+            latest_ms = now_ms + RETRY_BACKOFF_MS_MAX  # later than that: the clock was set back meanwhile
+            due = [lane for lane in self._backoff if not now_ms < lane.due_ms <= latest_ms]
             if due:
-                self._backoff = [lane for lane in self._backoff if lane.due_ms > now_ms]
+                self._backoff = [lane for lane in self._backoff if now_ms < lane.due_ms <= latest_ms]
                 for lane in due:
                     lane.woken = True
                     self._woken.append(lane)
@@ -321,13 +329,13 @@ class Engine:
         """Starts the step of a trigger whose lane is free."""
         self._counts.steps += 1
         refused = self._refusal(partition, trigger)
-        if refused is not None:
+        if trigger.timer is not None and not partition.timers.is_set(trigger.timer):
+            pass  # cancelled or set anew by an earlier step of the lane
+        elif refused is not None:
             self._finish(partition, trigger, self._runner.dead_letter(trigger, refused, partition.view, now_ms))
         elif trigger.kind == "settlement":
             self._settle(partition, lane, trigger, now_ms)
             return
-        elif trigger.timer is not None and not partition.timers.is_set(trigger.timer):
-            pass  # cancelled or set anew by an earlier step of the lane
         elif trigger.parked_number < 0 and trigger.entity in partition.parked:
             self._park_behind(partition, trigger, now_ms)
         elif self._is_duplicate(partition, trigger):
@@ -344,10 +352,8 @@ class Engine:
         """Why an input cannot be handled at all: its key is unusable, or it broke a burst before."""
         if trigger.refused is not None:
             return trigger.refused
-        if self._refusals.poison and trigger.source is not None:
-            topic, offset = trigger.source
-            if (topic, partition.number, offset) in self._refusals.poison:
-                return Failure("CH0305", "the broker refused a record of this step", "KafkaException", False, False, "")
+        if self._refusals.poison and _step_name(partition, trigger) in self._refusals.poison:
+            return Failure("CH0305", "the broker refused a record of this step", "KafkaException", False, False, "")
         return None
 
     def _take(
@@ -417,11 +423,10 @@ class Engine:
 
     def _is_duplicate(self, partition: Partition, trigger: Trigger) -> bool:
         delivery = trigger.delivery
-        if delivery is None or trigger.redriven:
+        topic = None if delivery is None else self._inputs.get(delivery.topic)
+        if delivery is None or topic is None or topic.dedupe_ms is None:
             return False
-        window_ms = self._inputs[delivery.topic].dedupe_ms
-        if window_ms is None:
-            return False
+        window_ms = topic.dedupe_ms
         state = partition.entities.get(trigger.entity)
         if state is None:
             return False
@@ -482,8 +487,21 @@ class Engine:
         settlement = trigger.settlement
         if settlement is None:  # the end of a retry: the inbox record is finished
             self._finish(partition, trigger, Outcome())
-        elif settlement.kind == "redrive" and settlement.delivery is not None:
-            again = partition.again(settlement.delivery, self._config.parse, "")
+        elif settlement.kind == "redrive":
+            original = settlement.delivery
+            if original is None or trigger.delivery is None or original.key != trigger.delivery.key:
+                refused = Failure(
+                    "CH0206",
+                    "a dead letter of another entity, or none, was sent again",
+                    "DecodeError",
+                    False,
+                    False,
+                    "",
+                )
+                self._finish(partition, trigger, self._runner.dead_letter(trigger, refused, partition.view, now_ms))
+                self._continue(lane, now_ms)
+                return
+            again = partition.again(original, self._config.parse, "")
             again.source = trigger.source
             lane.queue.appendleft(again)
         else:
@@ -527,7 +545,8 @@ class Engine:
         if self._config.sequences and outcome.decision is not None:
             sequence, changed = sequence + 1, True
         delivery = trigger.delivery
-        if delivery is not None and delivery.topic in self._inputs and outcome.parked is None:
+        handled = outcome.parked is None and outcome.dead_letter is None  # others may come back, with the same id
+        if handled and delivery is not None and delivery.topic in self._inputs:
             window_ms = self._inputs[delivery.topic].dedupe_ms
             if window_ms is not None:
                 after_ms = delivery.timestamp_ms - window_ms
@@ -550,7 +569,12 @@ class Engine:
     def committed(self, burst: Burst, now_ms: int) -> None:
         """The transaction is committed and the stores hold its rows."""
         self._counts.committed += len(burst.steps)
-        self._refusals.singles = max(0, self._refusals.singles - len(burst.steps))
+        refusals = self._refusals
+        refusals.singles = max(0, refusals.singles - len(burst.steps))
+        if refusals.poison:
+            names = [_step_name(done.partition, done.trigger) for done in burst.steps]
+            # offsets never come back; a timer's or a parked event's name may, when its dead letter is sent again
+            refusals.poison.difference_update(name for name in names if name[-1] is None)
         for partition in burst.partitions:
             if not partition.dropped:
                 partition.committed(burst, now_ms)
@@ -582,21 +606,20 @@ class Engine:
             return
         if not burst.steps:
             raise EngineError("the broker refuses the engine's own record of its progress")
-        source = burst.steps[0].trigger.source
-        if source is None:
-            raise EngineError(
-                "the broker refuses the records of a timer's or a parked event's step; neither can become a dead letter"
-            )
-        culprit = (source[0], burst.steps[0].partition.number, source[1])
+        culprit = _step_name(burst.steps[0].partition, burst.steps[0].trigger)
         if culprit in refusals.poison:
-            raise EngineError(f"the broker refuses the dead letter of {culprit[0]}/{culprit[1]}/{culprit[2]} as well")
+            raise EngineError(f"the broker refuses the dead letter of event {culprit[2]}, {culprit[3]}, as well")
         refusals.poison.add(culprit)
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
     def wakes_at_ms(self, now_ms: int) -> int | None:
         """When something becomes due without new input; None: nothing. Now or earlier means: pump at once."""
-        if self._finished or self._woken:
+        if self._finished:
+            return now_ms
+        if self._draining or len(self._waits.lanes) >= self._config.in_flight:
+            return None  # nothing can start until an answer comes
+        if self._woken:
             return now_ms
         times = [lane.due_ms for lane in self._backoff]
         for partition in self._partitions.values():
@@ -656,3 +679,7 @@ class Engine:
             for rows in partition.parked.values()
             for row in rows.values()
         ]
+
+
+def _step_name(partition: Partition, trigger: Trigger) -> StepName:
+    return partition.number, trigger.entity, trigger.envelope.event_id, trigger.source

@@ -67,7 +67,7 @@ class Merge(Generic[T]):
             self._waiting_since_ms = None
             return None
         if held:
-            if self._waiting_since_ms is None:
+            if self._waiting_since_ms is None or now_ms < self._waiting_since_ms:  # the clock may be set back
                 self._waiting_since_ms = now_ms
             if now_ms < self._waiting_since_ms + self.wait_ms:
                 return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from choreo.kernel.burst import Burst, Done
+from choreo.kernel.event_clock import EventClock, Reached
 from choreo.kernel.lanes import Lane
 from choreo.kernel.merge import Merge
 from choreo.kernel.packed import pack, unpack
@@ -30,8 +31,8 @@ Admit = Callable[[Delivery, Envelope], Trigger]
 
 
 AHEAD_MS_MAX: Final = 24 * 60 * 60 * 1000
-"""How far an event's own time may move the clock beyond its Kafka timestamp: one wrong clock at a producer must not fire
-every timer of the partition for ever. A day allows for time zones taken wrongly and for forecasts."""
+"""How far an event's own time may move the clock beyond its Kafka timestamp: one wrong clock at a producer must not
+fire every timer of the partition for ever. A day allows for time zones taken wrongly and for forecasts."""
 KNOWN_KEYS_MAX: Final = 100_000
 """Keys whose partition was checked, remembered in one worker: about 20 MB at most; then it starts afresh."""
 
@@ -81,18 +82,17 @@ class Partition:
         self.entities: dict[str, EntityState] = {}
         self.timers = Timers()
         self.parked: dict[str, dict[int, ParkedRow]] = {}
-        self.event_time_ms = -1
-        self.seen_at_ms = 0
+        self.clock = EventClock(Reached(-1, 0))
         self.commit_due = False
         self.committed_at_ms = 0
         self.view = View(self, references)
         self._admit = admit
         self._inputs = inputs
-        self._merge: Merge[tuple[Delivery, Envelope]] = Merge(
+        self._merge: Merge[_Item] = Merge(
             [name for name, topic in inputs.items() if not topic.inbox], merge_wait_ms
         )
         self._inbox: deque[Trigger] = deque()
-        self._next: tuple[Delivery, Envelope] | None = None
+        self._next: _Item | None = None
         self._stores: Mapping[str, RowReader] = {}
         self._overlay: dict[tuple[str, str], tuple[bytes | None, int]] = {}
         self._bytes = 0
@@ -107,7 +107,7 @@ class Partition:
         self.timers = Timers(restored.timers)
         for row in sorted(restored.parked, key=lambda row: row.number):
             self.parked.setdefault(row.entity, {})[row.number] = row
-        self.event_time_ms, self.seen_at_ms = restored.event_time_ms, restored.seen_at_ms
+        self.clock = EventClock(Reached(restored.event_time_ms, restored.seen_at_ms))
         self._stores = restored.stores
         self.ready = True
         self.commit_due = True
@@ -115,11 +115,17 @@ class Partition:
     # -- input ---------------------------------------------------------------------------------------------------------
 
     def buffer(self, delivery: Delivery, envelope: Envelope) -> None:
-        self._bytes += len(delivery.value or b"")
         if self._inputs[delivery.topic].inbox:
             self._inbox.append(self._admit(delivery, envelope))
         else:
-            self._merge.add(delivery.topic, envelope.time_ms, (delivery, envelope))
+            self._bytes += len(delivery.value or b"")
+            self._merge.add(delivery.topic, envelope.time_ms, _Item(delivery, envelope, False))
+
+    def pass_by(self, delivery: Delivery, envelope: Envelope) -> None:
+        """An input that the last owner finished: it only moves the event clock, in its turn."""
+        if not self._inputs[delivery.topic].inbox:
+            bare = delivery._replace(value=None, headers=())
+            self._merge.add(delivery.topic, envelope.time_ms, _Item(bare, envelope, True))
 
     def reach_end(self, topic: str, offset: int) -> None:
         self.progress[topic].reach_end(offset)
@@ -155,9 +161,13 @@ class Partition:
 
     def clock_ms(self, now_ms: int) -> int:
         """The event clock: the highest event time seen, and once nothing is left unread, the wall time since then."""
-        if self.event_time_ms >= 0 and self._next is None and self._merge.drained:
-            return self.event_time_ms + max(0, now_ms - self.seen_at_ms)
-        return self.event_time_ms
+        reached = self.clock.now
+        if reached.event_time_ms < 0 or self._next is not None or not self._merge.drained:
+            return reached.event_time_ms
+        if now_ms < reached.seen_at_ms:
+            self.clock.set_back(now_ms)
+            return reached.event_time_ms
+        return reached.event_time_ms + now_ms - reached.seen_at_ms
 
     def next_trigger(self, now_ms: int) -> Trigger | None:
         """The next input or timer in event-time order; None if there is none now."""
@@ -166,19 +176,19 @@ class Partition:
         timer = self.timers.due(self.clock_ms(now_ms))
         if timer is not None:
             return _fired(timer)
-        item = self._next or self._merge.release(now_ms)
-        if item is None:
-            return None
-        delivery, envelope = item
-        time_ms = min(envelope.time_ms, delivery.timestamp_ms + AHEAD_MS_MAX)
-        if time_ms > self.event_time_ms:
-            timer = self.timers.due(time_ms)
-            if timer is not None:
-                self._next = item
-                return _fired(timer)
-            self.event_time_ms, self.seen_at_ms = time_ms, now_ms
-        self._next = None
-        return self._admit(delivery, envelope)
+        while (item := self._next or self._merge.release(now_ms)) is not None:
+            delivery = item.delivery
+            time_ms = min(item.envelope.time_ms, delivery.timestamp_ms + AHEAD_MS_MAX)
+            if time_ms > self.clock.now.event_time_ms:
+                timer = self.timers.due(time_ms)
+                if timer is not None:
+                    self._next = item
+                    return _fired(timer)
+                self.clock.move(delivery.topic, delivery.offset, Reached(time_ms, now_ms))
+            self._next = None
+            if not item.finished:
+                return self._admit(delivery, item.envelope)
+        return None
 
     def again(
         self,
@@ -192,7 +202,7 @@ class Partition:
         if event_id:
             envelope = envelope._replace(event_id=event_id)
         trigger = self._admit(delivery, envelope)
-        trigger.redriven, trigger.source = True, None
+        trigger.source = None
         return trigger
 
     def wakes_at_ms(self, now_ms: int) -> int | None:
@@ -201,8 +211,9 @@ class Partition:
             return now_ms
         times = [at for at in (self._merge.waits_until_ms,) if at is not None]
         timer_at_ms = self.timers.next_at_ms()
-        if timer_at_ms is not None and self.event_time_ms >= 0 and self._merge.drained:
-            times.append(self.seen_at_ms + timer_at_ms - self.event_time_ms)
+        reached = self.clock.now
+        if timer_at_ms is not None and reached.event_time_ms >= 0 and self._merge.drained:
+            times.append(reached.seen_at_ms + timer_at_ms - reached.event_time_ms)
         if self.commit_due:
             times.append(now_ms)
         return min(times, default=None)
@@ -273,6 +284,7 @@ class Partition:
             topic, offset = done.trigger.source
             done.delivery_number = self.progress[topic].delivery_number(offset)
             self.progress[topic].finish(offset)
+            self._bytes -= self._buffered_bytes(done.trigger)
 
     def reopen(self, dones: Iterable[Done]) -> None:
         """Takes back ``finish`` of steps that did not get into the burst after all."""
@@ -281,8 +293,20 @@ class Partition:
             if done.trigger.source is not None:
                 topic, offset = done.trigger.source
                 by_topic.setdefault(topic, []).append((offset, done.delivery_number))
+                self._bytes += self._buffered_bytes(done.trigger)
         for topic, offsets in by_topic.items():
             self.progress[topic].reopen(offsets)
+
+    def _buffered_bytes(self, trigger: Trigger) -> int:
+        """What ``buffer`` counted for it; an event that came back through the inbox was not counted."""
+        delivery, source = trigger.delivery, trigger.source
+        if delivery is None or delivery.value is None or source != (delivery.topic, delivery.offset):
+            return 0
+        return 0 if self._inputs[delivery.topic].inbox else len(delivery.value)
+
+    def reached(self) -> Reached:
+        """The event clock to commit: before the first input that is not finished."""
+        return self.clock.before({topic: progress.low for topic, progress in self.progress.items()})
 
     def wants_commit(self, now_ms: int, idle_ms: int, recommit_ms: int) -> bool:
         """Whether its offsets should be committed although none of its steps finished."""
@@ -301,6 +325,7 @@ class Partition:
         for checkpoint in burst.checkpoints:
             if checkpoint.partition == self.number:
                 self._committed_lows[checkpoint.topic] = checkpoint.low
+                self.clock.forget(checkpoint.topic, checkpoint.low)
         for done in burst.steps:
             if done.partition is self:
                 for write, _ in done.rows:
@@ -308,6 +333,14 @@ class Partition:
                     written = self._overlay.get(key)
                     if written is not None and written[1] == done.sequence:
                         del self._overlay[key]
+
+
+class _Item(NamedTuple):
+    """An input in its partition's merge."""
+
+    delivery: Delivery
+    envelope: Envelope
+    finished: bool  # by the last owner
 
 
 def _fired(timer: TimerRow) -> Trigger:

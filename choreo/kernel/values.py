@@ -90,7 +90,6 @@ class Trigger:
     envelope: Envelope  # for a timer: event_id = timer_id, time_ms = at, causation = the event that set it
     timer: TimerRow | None = None
     attempt: int = 0
-    redriven: bool = False  # came back through the agent's inbox: parked retry or dead-letter re-drive
     # Set by the engine, of no interest to runners:
     source: tuple[str, int] | None = None  # (input topic, offset) that is finished with this step
     parked_number: int = -1  # the parked row this trigger came from
@@ -228,7 +227,7 @@ class Checkpoint(NamedTuple):
     partition: int
     low: int  # everything below is finished
     done: tuple[tuple[int, int], ...]  # finished offsets above low, as ranges [start, end)
-    event_time_ms: int  # highest event time of the partition number, -1 if none
+    event_time_ms: int  # highest event time of the partition number before its first unfinished input, -1 if none
     seen_at_ms: int  # wall time when it arrived
 
 

@@ -306,7 +306,7 @@ class Session:
         engine.pump(now_ms)
         self._calls.start(engine.calls_to_start())
         self._calls.cancel(engine.calls_to_cancel())
-        if now_ms >= self._commit_after_ms:
+        if not now_ms < self._commit_after_ms <= now_ms + REBALANCE_PAUSE_MS:  # beyond: the clock was set back
             self._commit_once()
         self._throttle()
 

@@ -1,0 +1,56 @@
+"""How far event time has come in one partition number, and how far it had come before a given input.
+
+A restart reads unfinished inputs again. If the clock started from the highest event time of all, timers would fire
+ahead of inputs that are older than they are and that had their turn before the crash: a crash would show. So what is
+committed is the clock as it stood before the first unfinished input; reading on from there moves it as before.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Reached(NamedTuple):
+    """The highest event time of all inputs so far (-1: none yet), and the wall time when it came."""
+
+    event_time_ms: int
+    seen_at_ms: int
+
+
+class EventClock:
+    """Moved by inputs in the order in which they are released; remembers what it was before those that moved it."""
+
+    __slots__ = ("_before", "_movers", "now")
+
+    def __init__(self, reached: Reached) -> None:
+        self.now = reached
+        self._movers: dict[str, list[int]] = {}  # offsets by topic, ascending
+        self._before: dict[str, list[Reached]] = {}  # the clock before each of them
+
+    def move(self, topic: str, offset: int, reached: Reached) -> None:
+        """An input was released that is later than all before it."""
+        self._movers.setdefault(topic, []).append(offset)
+        self._before.setdefault(topic, []).append(self.now)
+        self.now = reached
+
+    def before(self, lows: Mapping[str, int]) -> Reached:
+        """The clock before the first input at or above its topic's ``low``."""
+        first = self.now
+        for topic, movers in self._movers.items():
+            at = bisect_left(movers, lows[topic])
+            if at < len(movers) and self._before[topic][at].event_time_ms < first.event_time_ms:
+                first = self._before[topic][at]
+        return first
+
+    def forget(self, topic: str, low: int) -> None:
+        """Everything below ``low`` is committed."""
+        movers = self._movers.get(topic)
+        if movers:
+            at = bisect_left(movers, low)
+            del movers[:at], self._before[topic][:at]
+
+    def set_back(self, now_ms: int) -> None:
+        """The wall clock says an earlier time than when the last input came: what has passed since is unknown."""
+        self.now = self.now._replace(seen_at_ms=now_ms)
