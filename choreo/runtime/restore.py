@@ -9,6 +9,7 @@ stands in the last committed metadata; ``init_transactions`` on that id ends it 
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -47,6 +48,8 @@ READ_BATCH: Final = 10_000
 UNSTABLE_RETRY_S: Final = 0.05
 RESTORE_TIMEOUT_S: Final = 300.0
 """Without any progress for this long a restore gives up and the worker starts over."""
+
+_log = logging.getLogger("choreo.engine")
 
 
 class Store(Protocol):
@@ -115,7 +118,8 @@ class Restorer:
         self._references_ready = ready
         self._now_ms = now_ms
         self._requests: queue.SimpleQueue[tuple[int, tuple[int, ...]] | None] = queue.SimpleQueue()
-        self._cancelled: set[int] = set()  # tickets
+        self._wanted: dict[int, int] = {}  # partition -> the ticket it is restored for
+        self._handing_over = threading.Lock()  # around what `_wanted` says and what stands in `results`
         self._stopping = threading.Event()
         self.results: queue.SimpleQueue[RestoreResult | BaseException] = queue.SimpleQueue()
         self.progress: dict[int, tuple[int, int]] = {}  # partition -> (rows read, topics left)
@@ -123,7 +127,34 @@ class Restorer:
         self._thread.start()
 
     def request(self, ticket: int, numbers: tuple[int, ...]) -> None:
+        with self._handing_over:
+            self._wanted.update(dict.fromkeys(numbers, ticket))
         self._requests.put((ticket, numbers))
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Partitions were lost. Their stores are closed before another restore may open the files: those of results
+        that wait are closed here, those of the restore under way by its thread.
+        """
+        with self._handing_over:
+            for number in numbers:
+                self._wanted.pop(number, None)
+            for _ in range(self.results.qsize()):
+                result = self.results.get_nowait()
+                if isinstance(result, RestoreResult) and self._wanted.get(result.number) != result.ticket:
+                    _close(result.stores)
+                else:
+                    self.results.put(result)
+
+    def _hand_over(self, result: RestoreResult) -> None:
+        with self._handing_over:
+            if self._wanted.get(result.number) == result.ticket:
+                self.results.put(result)
+            else:
+                _close(result.stores)
+
+    def _is_wanted(self, ticket: int) -> bool:
+        with self._handing_over:
+            return not self._stopping.is_set() and ticket in self._wanted.values()
 
     def stop(self) -> None:
         """Ends the thread; a restore under way is given up and its stores are closed."""
@@ -141,12 +172,14 @@ class Restorer:
                 self._restore(admin, *request)
 
     def _restore(self, admin: AdminClient, ticket: int, numbers: tuple[int, ...]) -> None:
+        if not self._is_wanted(ticket):
+            return
         committed, owners = self._committed(admin, numbers)
         buildings = {number: _Building(number) for number in numbers}
         ends = self._ends(numbers)
         log_starts = self._log_starts(numbers)
         while not self._references_ready(0.2):
-            if self._stopping.is_set():
+            if not self._is_wanted(ticket):
                 return
         left = dict(buildings)  # not handed over yet
 
@@ -157,13 +190,13 @@ class Restorer:
                 restored = self._assembled(building, committed, ends, log_starts)
             except EngineError as error:
                 _close(building.stores)
-                self.results.put(RestoreResult(building.number, ticket, None, {}, error))
+                self._hand_over(RestoreResult(building.number, ticket, None, {}, error))
             else:
-                self.results.put(RestoreResult(building.number, ticket, restored, building.stores, None))
+                self._hand_over(RestoreResult(building.number, ticket, restored, building.stores, None))
             self.progress.pop(building.number, None)
 
         try:
-            self._read(admin, buildings, ends, owners, finish)
+            self._read(admin, buildings, ends, owners, finish, lambda: self._is_wanted(ticket))
         finally:
             for building in left.values():  # stopped, or an error on the way
                 _close(building.stores)
@@ -173,7 +206,7 @@ class Restorer:
 
     def _committed(
         self, admin: AdminClient, numbers: tuple[int, ...]
-    ) -> tuple[dict[tuple[str, int], Snapshot | None], dict[int, set[str]]]:
+    ) -> tuple[dict[tuple[str, int], Snapshot | EngineError | None], dict[int, set[str]]]:
         wanted = [TopicPartition(topic, number) for topic in self._config.inputs for number in numbers]
         started = time.monotonic()
         fenced = False
@@ -192,13 +225,17 @@ class Restorer:
                 raise EngineError("the group's offsets did not become stable", code="CH0307", fault="environment")
             if self._stopping.wait(UNSTABLE_RETRY_S):
                 break
-        committed: dict[tuple[str, int], Snapshot | None] = {}
+        committed: dict[tuple[str, int], Snapshot | EngineError | None] = {}
         owners: dict[int, set[str]] = {}
         for tp in found:
             if tp.offset < 0:
                 committed[tp.topic, tp.partition] = None
-            else:
+                continue
+            try:
                 snapshot, owner = decode_metadata(tp.offset, tp.metadata or "")
+            except EngineError as unreadable:  # stops this partition alone
+                committed[tp.topic, tp.partition] = unreadable
+            else:
                 committed[tp.topic, tp.partition] = snapshot
                 owners.setdefault(tp.partition, set()).add(owner)
         return committed, owners
@@ -212,7 +249,14 @@ class Restorer:
         return list(result.topic_partitions)
 
     def _owners_of(self, found: list[Any]) -> set[str]:
-        return {decode_metadata(tp.offset, tp.metadata or "")[1] for tp in found if tp.offset >= 0} - {""}
+        owners: set[str] = set()
+        for tp in found:
+            if tp.offset >= 0:
+                try:
+                    owners.add(decode_metadata(tp.offset, tp.metadata or "")[1])
+                except EngineError as unreadable:
+                    _log.warning("cannot tell who owned %s/%d: %s", tp.topic, tp.partition, unreadable)
+        return owners - {""}
 
     def _end_transactions(self, admin: AdminClient, owners: set[str]) -> None:
         """Ends what dead owners left open. A live member of the group is none of them: it ended its transactions before
@@ -267,6 +311,7 @@ class Restorer:
         ends: Mapping[tuple[str, int], int],
         owners: Mapping[int, set[str]],
         finish: Callable[[_Building], None],
+        is_wanted: Callable[[], bool],
     ) -> None:
         assignment = [tp for building in buildings.values() for tp in self._prepare(building, ends)]
         for building in buildings.values():
@@ -281,7 +326,7 @@ class Restorer:
             left = len(assignment)
             moved = time.monotonic()
             fenced = False
-            while left and not self._stopping.is_set():
+            while left and is_wanted():
                 first = consumer.poll(0.1)
                 if first is None:
                     quiet_s = time.monotonic() - moved
@@ -380,7 +425,7 @@ class Restorer:
     def _assembled(
         self,
         building: _Building,
-        committed: Mapping[tuple[str, int], Snapshot | None],
+        committed: Mapping[tuple[str, int], Snapshot | EngineError | None],
         ends: Mapping[tuple[str, int], int],
         log_starts: Mapping[tuple[str, int], int],
     ) -> Restored:
@@ -388,12 +433,15 @@ class Restorer:
         event_time_ms, seen_at_ms = -1, 0
         for topic in self._config.inputs:
             key = (topic, building.number)
+            place = committed[key]
+            if isinstance(place, EngineError):
+                raise place
             checkpoint = building.checkpoints.get(topic)
             if checkpoint is not None and checkpoint.event_time_ms > event_time_ms:
                 event_time_ms, seen_at_ms = checkpoint.event_time_ms, checkpoint.seen_at_ms
             progress[topic] = starting_point(
                 f"{topic}/{building.number}",
-                committed[key],
+                place,
                 checkpoint,
                 Ends(log_starts[key], ends[key]),
                 self._config.start,

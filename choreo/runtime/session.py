@@ -279,6 +279,7 @@ class Session:
         both = {(topic.name, number) for topic in self._inputs for number in numbers}
         consumer.incremental_unassign([TopicPartition(topic, number) for topic, number in both])
         self._paused -= both
+        self._restorer.forget(numbers)
         for number in numbers:
             self._tickets.pop(number, None)
             self._resuming.pop(number, None)

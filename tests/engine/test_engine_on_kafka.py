@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,20 @@ def test_step_whose_decision_no_broker_takes_becomes_a_dead_letter_and_the_rest_
     assert dead == [b"big", b"big"]
     assert len(values) == KEYS - 2
     assert not live.failures
+
+
+def test_rocksdb_partitions_that_wander_between_workers_count_on(kafka_broker: RunningBroker, tmp_path: Path) -> None:
+    live = Live(kafka_broker.bootstrap, f"wander{tmp_path.name[-1]}{time.time_ns() % 10**9}", tmp_path, store="rocksdb")
+    live.feed(_events(0, 200))
+    first, second = live.shell("w0"), live.shell("w1")
+    with running(first):
+        wait_until(lambda: first.status().ready, "the first is ready")
+        with running(second):
+            live.feed(_events(200, 400))
+            wait_until(lambda: second.status().ready, "the second is ready")
+            live.emitted(live.output, 400)
+        live.feed(_events(400, 600))
+        values = live.emitted(live.output, 600)
+    assert not live.failures
+    assert first.status().as_json()["sessions"] == 1
+    assert _counted(values) == {b"k%d" % key: list(range(1, 600 // KEYS + 1)) for key in range(KEYS)}
