@@ -50,7 +50,7 @@ COLOURS: Final = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "
 @click.option("--ephemeral", is_flag=True, help="With an own Kafka: forget all topics at the end.")
 @click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
+    type=click.Choice(["debug", "info", "warn", "error", "crit"]),
     default="info",
     show_default=True,
     help="Of the workers.",

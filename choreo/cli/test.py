@@ -1,4 +1,4 @@
-"""``choreo test``: runs the cases beside the topologies. No broker, no network, virtual time."""
+"""run the cases beside the topologies: no broker, no network, virtual time."""
 
 from __future__ import annotations
 
