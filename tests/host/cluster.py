@@ -40,10 +40,7 @@ def prepare(root: Path, bootstrap: str) -> Project:
         registry.register(f"{topic.name}-value", schemas.by_name(topic.schema))
     admin = admin_client(bootstrap, {})  # its requests end with it
     futures = admin.create_topics(
-        [
-            NewTopic(name, count or 1, 1, config=LOG_APPEND_TIME)
-            for name, count in topics.items()
-        ]
+        [NewTopic(name, count or 1, 1, config=LOG_APPEND_TIME) for name, count in topics.items()]
     )
     for future in futures.values():
         future.result(30)
