@@ -15,7 +15,7 @@ from tests.chaos.target import standin
 pytestmark = pytest.mark.kafka
 
 # A wrong worker that loses events leaves the run waiting for answers that never come.
-STALLED_S = 6.0
+STALLED_S = 4.0
 SEED = 11
 
 
@@ -32,7 +32,7 @@ def hurt(broker: RunningBroker, folder: Path, mode: str, *, kills: int) -> Repor
 
 
 def test_a_right_worker_passes(kafka_broker: RunningBroker, tmp_path: Path) -> None:
-    hurt(kafka_broker, tmp_path, "right", kills=3).require()
+    hurt(kafka_broker, tmp_path, "right", kills=2).require()
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_right_worker_passes(kafka_broker: RunningBroker, tmp_path: Path) -> N
     ],
 )
 def test_a_wrong_worker_is_found_out(kafka_broker: RunningBroker, tmp_path: Path, mode: str, kinds: set[str]) -> None:
-    report = hurt(kafka_broker, tmp_path, mode, kills=3)
+    report = hurt(kafka_broker, tmp_path, mode, kills=2)
     found = {problem.kind for problem in report.problems}
     assert kinds <= found, str(report)
     assert report.found("fault not fired") == 0, str(report)
