@@ -1,7 +1,7 @@
 """Values ↔ bytes in the Confluent wire format, version 0: a zero byte, the schema id (4 bytes, big endian), Avro.
 
-fastavro reads; this module adds what it leaves open: the envelope, limits (``limits``), evolution with correct defaults
-(``evolve``), and one kind of error in each direction. ``write`` says why writing is choreo's own.
+The work is fastavro's; this module adds what it leaves open: the envelope, limits (``limits``), evolution with correct
+defaults (``evolve``), values that do not fit (``fit``), and one kind of error in each direction.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from functools import lru_cache
 from io import BytesIO
 from typing import Any, Final
 
-from fastavro import schemaless_reader
+from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 
 from choreo.codec.evolve import Convert, UnresolvableError, converter
-from choreo.codec.fit import fitted, read_checks
+from choreo.codec.fit import fitted, quick_checks, read_checks
 from choreo.codec.limits import Scan, scanner
 from choreo.codec.schema import Schema
-from choreo.codec.write import MISFIT, Write, writer
 from choreo.errors import ChoreoError, DecodeError, SchemaError
 
 MAGIC: Final = 0
@@ -37,17 +36,14 @@ _MALFORMED: Final = (
     SchemaResolutionError,
     decimal.DecimalException,
 )
-
-
-@lru_cache(maxsize=_CACHE_MAX)
-def _writer(schema: Schema) -> Write:
-    return writer(schema)
+# What fastavro and the quick checks raise for values that are not the schema's.
+_MISFIT: Final = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
 
 
 class Encoder:
     """Writes values of one schema under one id. Make one per topic and keep it."""
 
-    __slots__ = ("_header", "_scan", "_write", "schema", "schema_id")
+    __slots__ = ("_checks", "_header", "_parsed", "_scan", "schema", "schema_id")
 
     def __init__(self, schema_id: int, schema: Schema) -> None:
         if not 0 <= schema_id < 2**31:
@@ -55,7 +51,8 @@ class Encoder:
         self.schema = schema
         self.schema_id = schema_id
         self._header: Final = bytes([MAGIC]) + schema_id.to_bytes(4, "big")
-        self._write: Final[Write] = _writer(schema)
+        self._parsed: Final[Any] = schema.parsed
+        self._checks: Final = quick_checks(schema)
         self._scan: Final[Scan] = scanner(schema)
 
     def encode(self, value: Mapping[str, object]) -> bytes:
@@ -64,12 +61,15 @@ class Encoder:
         Raises:
             SchemaError: CH0204 with the field at fault.
         """
-        out = bytearray(self._header)
+        data = b""
         try:
-            self._write(out, value)
-            data = bytes(out)
-        except MISFIT:
-            data = b""
+            for name, check in self._checks:
+                if not check(value[name]):
+                    break
+            else:
+                data = self._written(value, branches_named=False)
+        except _MISFIT:
+            data = b""  # what is wrong, if anything, is found with care
         except RecursionError:
             raise self._too_deep() from None
         if not data:
@@ -89,9 +89,16 @@ class Encoder:
             complete = fitted(self.schema, value)
         except RecursionError:
             raise self._too_deep() from None
-        out = bytearray(self._header)
-        self._write(out, complete)
-        return bytes(out)
+        try:
+            return self._written(complete, branches_named=True)
+        except _MISFIT as error:
+            raise SchemaError(f"a value does not fit {self.schema.full_name}: {error}", code="CH0204") from None
+
+    def _written(self, value: Mapping[str, object], *, branches_named: bool) -> bytes:
+        out = BytesIO()
+        out.write(self._header)
+        schemaless_writer(out, self._parsed, value, strict=True, disable_tuple_notation=not branches_named)
+        return out.getvalue()
 
     def _too_deep(self) -> SchemaError:
         return SchemaError(f"a value of {self.schema.full_name} is nested too deeply", code="CH0204")

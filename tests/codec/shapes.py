@@ -92,6 +92,7 @@ TYPES: dict[str, tuple[object, st.SearchStrategy[Any]]] = {
     ),
     "array": ({"type": "array", "items": "int"}, st.lists(INT, max_size=5)),
     "array_of_optional": ({"type": "array", "items": ["null", "int"]}, st.lists(st.none() | INT, max_size=5)),
+    "array_of_doubles": ({"type": "array", "items": "double"}, st.lists(_floats, max_size=5)),
     "array_of_null": ({"type": "array", "items": "null"}, st.lists(st.none(), max_size=5)),
     "map": ({"type": "map", "values": "long"}, st.dictionaries(TEXT, LONG, max_size=4)),
     "map_of_records": ({"type": "map", "values": POINT}, st.dictionaries(TEXT, _points, max_size=3)),

@@ -54,6 +54,8 @@ def test_a_missing_field_without_default_is_named() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
+        ("null", 0, "value holds 0 (int), expected null"),
+        ("bytes", "ab", "expected bytes"),
         ("float", 1e300, "expected float"),
         ("fixed", b"abc", "expected fixed t.Four of 4 bytes"),
         ("uuid", "c0ffee00-0000-4000-8000-000000000001", "expected uuid (string)"),
@@ -66,12 +68,16 @@ def test_a_missing_field_without_default_is_named() -> None:
         ("decimal_bytes", 1.5, "expected decimal (bytes)"),
         ("decimal_fixed", Decimal(10) ** 17, "which is no decimal of 18 digits"),
         ("array_of_optional", [1, "x"], "value[1] holds 'x' (str), expected int"),
+        ("array_of_doubles", [1.0, True], "value[1] holds True (bool), expected double"),
+        ("map", [], "value holds [] (list), expected map of long"),
         ("map", {1: 2}, "expected map of long"),
         ("map", {"a": "b"}, "value['a'] holds 'b' (str), expected long"),
         ("record", {"x": 1, "y": 2, "z": 3}, "t.Record.value has no field 'z'"),
         ("record", {"x": 1, "y": 2**40}, "t.Record.value.y holds 1099511627776"),
         ("optional_record", {"x": 1, "y": 2**40}, "value.y holds 1099511627776"),
         ("optional_instant", NAIVE, "without a time zone"),
+        ("optional", ("string", "late"), "value holds ('string', 'late') (tuple), expected string"),
+        ("union_of_plain", ("long", 5), "expected null or long or double or string"),
         ("union_of_records", {"x": 1}, "expected null or record t.Point or record t.Circle"),
         ("union_of_records", ("t.Square", {}), "names the branch 't.Square', which is not in the union"),
         ("recursive", {"label": "a", "next": {"label": 5}}, "value.next.label holds 5 (int)"),
@@ -92,6 +98,7 @@ class _Colour(StrEnum):
     ("name", "given", "read"),
     [
         ("double", 3, 3.0),
+        ("array_of_doubles", [3], [3.0]),
         ("enum", _Colour.GREEN, "green"),
         ("string", _Colour.GREEN, "green"),
         ("bytes", bytearray(b"ab"), b"ab"),

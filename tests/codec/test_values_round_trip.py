@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from datetime import datetime
 from typing import Any
 
 import avro.io
 import avro.schema
-import fastavro
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,23 +52,6 @@ def test_the_avro_package_reads_the_same_bytes(name: str, data: st.DataObject) -
 
 def _untagged(value: Any) -> Any:
     return value[1] if isinstance(value, tuple) else value
-
-
-@pytest.mark.parametrize("name", TYPES)
-@settings(max_examples=40, deadline=None)
-@given(data=st.data())
-def test_fastavro_writes_the_same_bytes(name: str, data: st.DataObject) -> None:
-    value = {"value": data.draw(TYPES[name][1])}
-    out = io.BytesIO()
-    # fastavro takes the first branch that a value may have, a date before an instant: say which one is meant
-    fastavro.schemaless_writer(out, SCHEMAS[name].parsed, _branch_named(name, value))
-    assert encode(1000, SCHEMAS[name], value)[5:] == out.getvalue()
-
-
-def _branch_named(name: str, value: dict[str, Any]) -> dict[str, Any]:
-    if name == "union_of_times" and isinstance(value["value"], datetime):
-        return {"value": ("long", value["value"])}
-    return value
 
 
 def test_missing_fields_get_typed_defaults() -> None:
