@@ -6,29 +6,13 @@ of tools, ``brief`` only says that there were some, ``off`` writes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from choreo.agent.bindings import Bindings
-from choreo.agent.context import Context
-from choreo.agent.decision_bytes import (
-    FIELDS,
-    KINDS,
-    NO_LISTS,
-    NULL,
-    OUTCOMES,
-    DecisionLists,
-    array_bytes,
-    bytes_bytes,
-    enum_bytes,
-    long_bytes,
-    optional_bytes,
-    optional_long,
-    optional_text,
-    text_bytes,
-    time_bytes,
-)
+from choreo.agent.context import Context, moment
 from choreo.agent.failures import bounded
-from choreo.errors import EngineError
+from choreo.errors import SchemaError
 from choreo.kernel.envelope import (
     BAGGAGE_BYTES_MAX,
     ID_BYTES_MAX,
@@ -46,8 +30,16 @@ DecisionOutcome = Literal["done", "dead_letter", "parked", "duplicate"]
 HEADERS_BYTES_MAX: Final = BAGGAGE_BYTES_MAX + TRACESTATE_BYTES_MAX + 4 * ID_BYTES_MAX + 2_048
 """More than the headers of a decision can have, its key aside."""
 _TRACEPARENT: Final = 4  # position in carried_headers
-_KINDS: Final = enum_bytes(KINDS)
-_OUTCOMES: Final = enum_bytes(OUTCOMES)
+Lists = Mapping[str, list[dict[str, object]] | list[str]]
+_NO_LISTS: Final[Lists] = {
+    "rows": [],
+    "emits": [],
+    "timers_set": [],
+    "timers_cancelled": [],
+    "calls": [],
+    "references": [],
+    "sources": [],
+}
 
 
 class DecisionWriter:
@@ -56,24 +48,15 @@ class DecisionWriter:
     Args:
         bindings: the agent.
         facts: what the cluster says about the topology's decisions topic.
-
-    Raises:
-        EngineError: CH0309, the schema has other fields than this module writes.
     """
 
     def __init__(self, bindings: Bindings, facts: TopicFacts) -> None:
-        schema, identity = bindings.decision.schema, bindings.identity
-        if [one.name for one in schema.root.fields] != FIELDS:
-            raise EngineError(f"{schema.full_name} has other fields than decision_bytes writes")
         self._bindings = bindings
-        self._identity = identity
+        self._encoder = bindings.decision
         self._topic = names.decisions(bindings.topology.name)
         self._bytes_max = facts.message_bytes_max
-        self._constants = constant_headers(identity, schema.full_name)
+        self._constants = constant_headers(bindings.identity, self._encoder.schema.full_name)
         self._audit = bindings.agent.audit
-        self._prefix = bytes([0]) + bindings.decision.schema_id.to_bytes(4, "big")
-        self._agent = text_bytes(identity.topology) + text_bytes(identity.agent) + long_bytes(bindings.agent.version)
-        self._topics = {name: optional_text(name) for name in bindings.inputs}
         self._types = {name: use.event.__avro_name__ for name, use in bindings.inputs.items()}
 
     def write(
@@ -100,16 +83,21 @@ class DecisionWriter:
         """
         if self._audit == "off":
             return None
-        lists = NO_LISTS if ctx is None else _lists(ctx, view, changes, full=self._audit == "full")
-        record = self._record(outcome, trigger, view, now_ms, ctx, lists, failure)
+        if ctx is not None:
+            for full in (True, False) if self._audit == "full" else (False,):
+                lists = _lists(ctx, view, changes, full=full)
+                try:
+                    record = self._record(outcome, trigger, view, now_ms, ctx, lists, failure)
+                except SchemaError:  # CH0204: more than choreo reads (codec.limits)
+                    continue
+                if self._fits(record):
+                    return record
+        return self._record(outcome, trigger, view, now_ms, ctx, _NO_LISTS, failure)
+
+    def _fits(self, record: OutRecord) -> bool:
         if len(record.value or b"") + len(record.key or b"") + HEADERS_BYTES_MAX <= self._bytes_max:
-            return record
-        if ctx is not None and record_bytes(record.key, record.value, record.headers) > self._bytes_max:
-            lists = _lists(ctx, view, changes, full=False)
-            record = self._record(outcome, trigger, view, now_ms, ctx, lists, failure)
-        if record_bytes(record.key, record.value, record.headers) > self._bytes_max:
-            record = self._record(outcome, trigger, view, now_ms, ctx, NO_LISTS, failure)
-        return record
+            return True
+        return record_bytes(record.key, record.value, record.headers) <= self._bytes_max
 
     def _record(
         self,
@@ -118,49 +106,42 @@ class DecisionWriter:
         view: StateView,
         now_ms: int,
         ctx: Context | None,
-        lists: DecisionLists,
+        lists: Lists,
         failure: Failure | None,
     ) -> OutRecord:
-        identity = self._identity
+        identity = self._bindings.identity
         envelope, delivery, timer = trigger.envelope, trigger.delivery, trigger.timer
         carried = carried_headers(identity, envelope) if ctx is None else ctx._carry()
         key = trigger.entity.encode()
         sequence = view.sequence(trigger.entity) + 1 if delivery is None or delivery.key == key else 0
         decision_id = identity.decision_id(envelope.event_id, sequence)
-        if delivery is None:
-            event_type = ""
-            place = NULL + NULL + NULL
-        else:
-            event_type = envelope.type or self._types.get(delivery.topic, "")
-            topic = self._topics.get(delivery.topic) or optional_text(delivery.topic)
-            place = topic + optional_long(delivery.partition) + optional_long(delivery.offset)
-        value = b"".join(
-            (
-                self._prefix,
-                text_bytes(decision_id),
-                self._agent,
-                bytes_bytes(key),
-                long_bytes(sequence),
-                _KINDS["event" if timer is None else "timer"],
-                _OUTCOMES[outcome],
-                time_bytes(now_ms),
-                time_bytes(envelope.time_ms),
-                text_bytes(envelope.event_id),
-                text_bytes(event_type),
-                place,
-                NULL if timer is None else optional_text(timer.name),
-                text_bytes(envelope.correlation_id),
-                text_bytes(envelope.causation_id),
-                long_bytes(envelope.hop + 1),
-                bytes_bytes(carried[_TRACEPARENT][1]),
-                *lists,
-                NULL + NULL
-                if failure is None
-                else optional_text(failure.code) + optional_text(bounded(failure.message)),
-            )
-        )
+        value = {
+            "id": decision_id,
+            "topology": identity.topology,
+            "agent": identity.agent,
+            "version": self._bindings.agent.version,
+            "entity": trigger.entity,
+            "sequence": sequence,
+            "kind": "event" if timer is None else "timer",
+            "outcome": outcome,
+            "at": moment(now_ms),
+            "event_time": moment(envelope.time_ms),
+            "event_id": envelope.event_id,
+            "event_type": "" if delivery is None else envelope.type or self._types.get(delivery.topic, ""),
+            "topic": None if delivery is None else delivery.topic,
+            "partition": None if delivery is None else delivery.partition,
+            "offset": None if delivery is None else delivery.offset,
+            "timer": None if timer is None else timer.name,
+            "correlation_id": envelope.correlation_id,
+            "causation_id": envelope.causation_id,
+            "hop": envelope.hop + 1,
+            "traceparent": carried[_TRACEPARENT][1].decode(),
+            **lists,
+            "code": None if failure is None else failure.code,
+            "message": None if failure is None else bounded(failure.message),
+        }
         headers = outgoing_headers(self._constants, carried, decision_id, key)
-        return OutRecord(self._topic, None, key, value, headers)
+        return OutRecord(self._topic, None, key, self._encoder.encode(value), headers)
 
 
 def knows_entity(trigger: Trigger) -> bool:
@@ -168,68 +149,78 @@ def knows_entity(trigger: Trigger) -> bool:
     return trigger.delivery is None or trigger.delivery.key == trigger.entity.encode()
 
 
-def _lists(ctx: Context, view: StateView, changes: Outcome | None, *, full: bool) -> DecisionLists:
-    return DecisionLists(
-        _rows(ctx, changes, full) if changes is not None and changes.rows else NULL,
-        _emits(ctx) if changes is not None and ctx._emits else NULL,
-        array_bytes(text_bytes(one.name) + long_bytes(one.at_ms) for one in changes.timers)
-        if changes is not None and changes.timers
-        else NULL,
-        array_bytes(map(text_bytes, changes.cancels)) if changes is not None and changes.cancels else NULL,
-        _calls(ctx, full) if ctx._calls else NULL,
-        array_bytes(
-            text_bytes(table) + text_bytes(key) + long_bytes(seen[0]) for (table, key), seen in ctx._looked_up.items()
-        )
-        if ctx._looked_up
-        else NULL,
-        _sources(ctx, view) if ctx._rows else NULL,
-    )
+def _lists(ctx: Context, view: StateView, changes: Outcome | None, *, full: bool) -> Lists:
+    return {
+        "rows": [] if changes is None else _rows(ctx, changes, full),
+        "emits": [] if changes is None else _emits(ctx),
+        "timers_set": []
+        if changes is None
+        else [{"name": one.name, "at": moment(one.at_ms)} for one in changes.timers],
+        "timers_cancelled": [] if changes is None else list(changes.cancels),
+        "calls": _calls(ctx, full),
+        "references": [
+            {"table": table, "key": _writable(key), "offset": seen[0]} for (table, key), seen in ctx._looked_up.items()
+        ],
+        "sources": _sources(ctx, view),
+    }
 
 
-def _rows(ctx: Context, changes: Outcome, full: bool) -> bytes:
-    items = []
+def _rows(ctx: Context, changes: Outcome, full: bool) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
     for write in changes.rows:
         slot = ctx._rows[write.table]
-        item = text_bytes(write.table) + long_bytes(slot.use.encoder.schema_id)
-        items.append(item + (optional_bytes(slot.before) + optional_bytes(write.value) if full else NULL + NULL))
-    return array_bytes(items)
-
-
-def _emits(ctx: Context) -> bytes:
-    items = []
-    for one in ctx._emits:
-        record = one.record
-        items.append(
-            text_bytes(record.topic)
-            + text_bytes(one.event_id)
-            + text_bytes(one.type_name)
-            + bytes_bytes(record.key or b"")
-            + long_bytes(len(record.value or b""))
+        rows.append(
+            {
+                "table": write.table,
+                "schema_id": slot.use.encoder.schema_id,
+                "before": slot.before if full else None,
+                "after": write.value if full else None,
+            }
         )
-    return array_bytes(items)
+    return rows
 
 
-def _calls(ctx: Context, full: bool) -> bytes:
-    items = []
+def _emits(ctx: Context) -> list[dict[str, object]]:
+    return [
+        {
+            "topic": one.record.topic,
+            "event_id": one.event_id,
+            "type": one.type_name,
+            "key": (one.record.key or b"").decode(),
+            "size": len(one.record.value or b""),
+        }
+        for one in ctx._emits
+    ]
+
+
+def _calls(ctx: Context, full: bool) -> list[dict[str, object]]:
+    calls: list[dict[str, object]] = []
     for number, made in enumerate(ctx._calls, 1):
         error = made.answer.error
-        items.append(
-            long_bytes(number)
-            + text_bytes(made.call.tool)
-            + text_bytes(made.arguments)
-            + optional_text(made.result if full and error is None else None)
-            + optional_text(None if error is None else bounded(str(error)))
-            + long_bytes(made.answer.started_at_ms or ctx._now_ms)
-            + long_bytes(made.answer.duration_ms)
+        calls.append(
+            {
+                "number": number,
+                "tool": made.call.tool,
+                "arguments": made.arguments,
+                "answer": made.result if full and error is None else None,
+                "error": None if error is None else bounded(str(error)),
+                "started_at": moment(made.answer.started_at_ms or ctx._now_ms),
+                "duration_ms": made.answer.duration_ms,
+            }
         )
-    return array_bytes(items)
+    return calls
 
 
-def _sources(ctx: Context, view: StateView) -> bytes:
-    items = []
+def _sources(ctx: Context, view: StateView) -> list[dict[str, object]]:
+    sources: list[dict[str, object]] = []
     for name, slot in ctx._rows.items():
         if slot.before is not None:
             event_id = view.provenance(name, ctx.key)
             if event_id:
-                items.append(text_bytes(name) + text_bytes(event_id))
-    return array_bytes(items)
+                sources.append({"table": name, "event_id": event_id})
+    return sources
+
+
+def _writable(text: str) -> str:
+    """Text that a handler made up, as UTF-8 can write it."""
+    return text.encode(errors="replace").decode()

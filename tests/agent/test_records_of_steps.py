@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import fastavro
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import choreo.agent.decision_bytes as written
 from choreo.agent.as_json import JSON_CHARS_MAX, as_json
 from choreo.agent.context import Context
 from choreo.agent.tool import tool
@@ -260,49 +257,30 @@ def test_a_decision_too_large_for_its_topic_leaves_out_rows_and_answers() -> Non
     assert (value["calls"], value["rows"], value["event_id"] != "") == ([], [], True)
 
 
-def test_the_bytes_of_decisions_are_those_of_the_general_encoder() -> None:
-    made = world()
-    encoder = made.bind().decision
-    trigger = made.event(LATE, headers=(("ce_id", "Ü".encode() * 40), ("ce_causationid", b"x" * 200)))
-    outcome = made.run(trigger, Answer({"a": "ü" * 2_000}, None, NOW_MS, 70))
-    made.commit(trigger, outcome)
-    again = made.run(trigger, Answer("fog", None))
-    parked = made.runner.park(trigger, FAILED, 3, made.state, NOW_MS)
-    fired_one = made.runner.dead_letter(fired(outcome.timers[0]), FAILED, made.state, 0)
-    for one in (outcome, again, parked, fired_one, made.runner.duplicate(trigger, made.state, 2**45)):
-        assert one.decision is not None
-        assert encoder.encode(decision(one)) == one.decision.value
+def test_a_decision_that_choreo_could_not_read_leaves_out_the_lists() -> None:
+    made = World()
+
+    @made.definition.on(FlightDeparted)
+    async def track(event: FlightDeparted, ctx: Context) -> None:
+        ctx.row(AircraftState).flights += 1
+        for number in range(20_000):
+            ctx.lookup(Airport, f"{number}\ud800")
+
+    outcome = made.run(made.event(LATE))
+    value = decision(outcome)
+    assert (value["references"], value["rows"], value["outcome"]) == ([], [], "done")
+    assert len(outcome.rows) == 1
 
 
-@given(st.integers(-(2**63), 2**63 - 1), st.text(), st.one_of(st.none(), st.binary(max_size=2_000)))
-def test_primitives_are_written_as_avro_says(number: int, word: str, data: bytes | None) -> None:
-    schema = {
-        "type": "record",
-        "name": "r",
-        "fields": [
-            {"name": "n", "type": "long"},
-            {"name": "m", "type": ["null", "long"]},
-            {"name": "t", "type": "string"},
-            {"name": "o", "type": ["null", "string"]},
-            {"name": "b", "type": ["null", "bytes"]},
-            {"name": "a", "type": {"type": "array", "items": "long"}},
-        ],
-    }
-    out = io.BytesIO()
-    numbers = [number, -number, 0][: number % 4]
-    numbers = [one for one in numbers if one < 2**63]
-    value = {"n": number, "m": number, "t": word, "o": word, "b": data, "a": numbers}
-    fastavro.schemaless_writer(out, schema, value)
-    assert out.getvalue() == b"".join(
-        (
-            written.long_bytes(number),
-            written.optional_long(number),
-            written.text_bytes(word),
-            written.optional_text(word),
-            written.optional_bytes(data),
-            written.array_bytes(map(written.long_bytes, numbers)),
-        )
-    )
+def test_keys_that_are_no_text_are_kept_with_question_marks() -> None:
+    made = World()
+
+    @made.definition.on(FlightDeparted)
+    async def track(event: FlightDeparted, ctx: Context) -> None:
+        ctx.lookup(Airport, "J\ud800K")
+
+    value = decision(made.run(made.event(LATE)))
+    assert value["references"] == [{"table": "airports", "key": "J?K", "offset": -1}]
 
 
 @pytest.mark.parametrize(
