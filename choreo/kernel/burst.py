@@ -96,6 +96,10 @@ def build_burst(
     finished: deque[Done], partitions: Iterable[Partition], owner: str, now_ms: int, *, single: bool
 ) -> Burst | None:
     """Takes what fits from ``finished`` (completion order, so an entity's steps stay in order)."""
+
+    def wants_commit(partition: Partition) -> bool:
+        return partition.wants_commit(now_ms, IDLE_COMMIT_MS, RECOMMIT_MS)
+
     owned = list(partitions)
     topics = max((len(partition.progress) for partition in owned if partition.ready), default=1) or 1
     partitions_max = max(1, OFFSETS_MAX // topics)
@@ -120,7 +124,7 @@ def build_burst(
     for partition in owned:
         if len(touched) >= partitions_max:
             break
-        if partition.number not in touched and partition.wants_commit(now_ms, IDLE_COMMIT_MS, RECOMMIT_MS):
+        if partition.number not in touched and wants_commit(partition):
             touched[partition.number] = partition
     if not touched:
         return None
@@ -132,8 +136,11 @@ def build_burst(
             if not any(done.partition is partition for done in chosen):
                 chosen += _unblock(partition, finished, owner)
             commits = _offsets(partition, owner)
+            if not any(done.partition is partition for done in chosen) and not wants_commit(partition):
+                del touched[number]  # its finished steps wait for the one that holds ``low`` back
+                continue
         offsets[number] = commits
-    return _assembled(chosen, touched, offsets)
+    return _assembled(chosen, touched, offsets) if touched else None
 
 
 def _offsets(partition: Partition, owner: str) -> list[OffsetCommit]:
@@ -236,5 +243,8 @@ def _assembled(chosen: list[Done], touched: dict[int, Partition], offsets: dict[
         for commit in offsets[number]:
             burst.offsets.append(commit)
             snapshot = partition.progress[commit.topic].snapshot()
-            burst.checkpoints.append(Checkpoint(commit.topic, number, snapshot.low, snapshot.done, *reached))
+            topic_id = partition.topic_id(commit.topic)
+            burst.checkpoints.append(
+                Checkpoint(commit.topic, number, snapshot.low, snapshot.done, *reached, topic_id=topic_id)
+            )
     return burst
