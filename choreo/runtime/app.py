@@ -26,7 +26,7 @@ from faust.app.base import BootStrategy
 
 from choreo.agent.definition import AgentDefinition, EventHandler, TimerHandler
 from choreo.agent.record import Record
-from choreo.errors import ChoreoError, TopologyError
+from choreo.errors import ChoreoError, TopologyError, UndeclaredError
 from choreo.runtime.engine_service import EngineService, EngineThread, MakeEngine
 from choreo.runtime.faust_settings import faust_settings
 from choreo.runtime.listing import ListedAgent, ListedTable
@@ -124,7 +124,7 @@ class App(faust.App):  # type: ignore[misc]  # as above
                 self.tables.data[name] = ListedTable(self._site, self._site.topology.tables[name])
 
     def _check_kind(self) -> None:
-        """Refuse what would silently never run."""
+        """Refuse what would silently never run, and inputs that are not declared."""
         agent = self._site.agent
         plain = [name for name, entry in self.agents.items() if not isinstance(entry, ListedAgent)]
         if agent.kind != "faust" and plain:
@@ -141,6 +141,16 @@ class App(faust.App):  # type: ignore[misc]  # as above
                 where=str(agent.position),
                 hint="use @app.agent, or `kind: handlers`",
             )
+        if agent.kind == "faust":
+            for entry in self.agents.values():
+                # local channels have no topics
+                for topic in getattr(entry.channel, "topics", ()):
+                    if topic not in agent.reads:
+                        raise UndeclaredError(
+                            f"agent {entry.name} reads {topic}, which the topology does not declare for it",
+                            where=str(agent.position),
+                            hint=f"add to the agent: `reads: [{', '.join([*agent.reads, topic])}]`",
+                        )
 
     def _new_transport(self) -> Any:
         """Plain Faust agents read committed records only, see ``faust_transport.py``."""
