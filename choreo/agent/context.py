@@ -7,7 +7,7 @@ test and in a replay.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Coroutine, Generator, Mapping
 from datetime import UTC, datetime, timedelta
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar, cast
@@ -116,7 +116,9 @@ class Context:
         "_closed",
         "_emits",
         "_looked_up",
+        "_not_awaited",
         "_now_ms",
+        "_parked",
         "_rows",
         "_timers",
         "_trigger",
@@ -137,6 +139,8 @@ class Context:
         self._cancels: dict[str, None] = {}
         self._looked_up: dict[tuple[str, str], tuple[int, Record | None]] = {}
         self._calls: list[MadeCall] = []
+        self._not_awaited: list[str] = []  # tools whose call was made and has not begun
+        self._parked: ParkSignal | None = None
         self._closed = False
 
     @property
@@ -330,7 +334,7 @@ class Context:
                 hint=f'write `@app.on_timer("{name}")` above an `async def (ctx)`',
             )
 
-    async def call(self, tool: Tool[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self, tool: Tool[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Runs a tool and waits for its answer; other entities go on meanwhile.
 
         Args:
@@ -347,6 +351,13 @@ class Context:
         Guarantee:
             At least once: after a crash or a retry it is called again.
         """
+        # Not an async function, so that a call without its await is seen: the step would go on without the answer.
+        name = getattr(tool, "name", type(tool).__name__)
+        self._not_awaited.append(name)
+        return self._call(name, tool, args, kwargs)
+
+    async def _call(self, name: str, tool: Tool[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        self._not_awaited.remove(name)
         use = self._bindings.tool(tool)
         self._check_open()
         if tool.effect not in REPEATABLE:
@@ -377,8 +388,12 @@ class Context:
 
         Args:
             reason: what the person has to decide.
+
+        Guarantee:
+            The event is parked even if the handler swallows the signal that ends it.
         """
-        raise ParkSignal(reason)
+        self._parked = ParkSignal(reason)
+        raise self._parked
 
     # -- for the runner ------------------------------------------------------------------------------------------------
 

@@ -58,9 +58,7 @@ def told(answer: Answer, call: Call, classify: Classify) -> Answer:
         shown = ToolError(f"tool {call.tool} took longer than {call.timeout_s:g} s", code="CH0402", retry="backoff")
     else:
         failure = classify(error)
-        shown = ToolError(
-            f"tool {call.tool}: {failure.error_type}: {failure.message}", retry="backoff" if failure.retry else "never"
-        )
+        shown = ToolError(f"tool {call.tool}: {failure.message}", retry="backoff" if failure.retry else "never")
     shown.__cause__ = error
     return answer._replace(error=shown)
 

@@ -166,7 +166,17 @@ class AgentRunner:
         return self.bindings.inputs[trigger.delivery.topic].where
 
     def finish(self, trigger: Trigger, view: StateView, now_ms: int, ctx: Context) -> Outcome:
-        """All that the step changes."""
+        """All that the step changes.
+
+        Raises:
+            StepError: CH0303, a call was made and not awaited.
+        """
+        if ctx._not_awaited:
+            raise StepError(
+                f"the handler made a call of tool {ctx._not_awaited[0]} and did not await it",
+                where=self.place(trigger),
+                hint=f"write `await ctx.call({ctx._not_awaited[0]}, …)`",
+            )
         outcome = Outcome(
             rows=self._row_writes(ctx) if ctx._rows else [],
             emits=[one.record for one in ctx._emits],
@@ -216,6 +226,8 @@ class AgentStep:
         """Starts the handler, or continues it with the answer of its call."""
         runner = self._runner
         result = runner.guard(self._run, answer)
+        if self._ctx._parked is not None:
+            result = runner.classify(self._ctx._parked)  # whatever the handler did after it
         if type(result) is Failure:
             self._close()
             runner.fail(self._trigger, self._ctx)

@@ -10,7 +10,7 @@ import pytest
 
 from choreo.agent.context import EMITS_MAX, Context
 from choreo.agent.tool import Invocation, tool
-from choreo.errors import ToolError
+from choreo.errors import ChoreoError, ToolError
 from choreo.kernel.ids import event_id
 from choreo.kernel.values import Answer, Failure, Waiting
 from tests.agent.world import (
@@ -408,6 +408,19 @@ def test_a_failed_call_fails_the_step_or_is_caught(error: Exception, code: str, 
     assert made.decode(DelayRisk, emitted.value).minutes == int(code[2:])
 
 
+def test_a_call_that_is_not_awaited_fails_the_step() -> None:
+    made_calls: list[Any] = []
+
+    def body(event: FlightDeparted, ctx: Context) -> None:
+        ctx.row(AircraftState).flights += 1
+        made_calls.append(ctx.call(weather_at, "JFK"))
+
+    result = failure(world(body))
+    made_calls[0].close()
+    assert result.code == "CH0303"
+    assert "`await ctx.call(weather_at, …)`" in result.message
+
+
 class Foreign:
     def __await__(self) -> Any:
         yield self
@@ -495,6 +508,8 @@ def raising(error: BaseException) -> World:
         (asyncio.CancelledError(), "CH0303", True),
         (ToolError("down", retry="backoff"), "CH0401", True),
         (BaseExceptionGroup("two", [ValueError("a"), KeyboardInterrupt()]), "CH0303", False),
+        (ChoreoError("the user's own"), "CH0303", False),
+        (RuntimeError("There is no current event loop in thread 'choreo-engine'."), "CH0310", False),
     ],
 )
 def test_whatever_a_handler_raises_is_a_classified_failure(error: BaseException, code: str, retry: bool) -> None:
@@ -503,6 +518,22 @@ def test_whatever_a_handler_raises_is_a_classified_failure(error: BaseException,
     assert result.error_type == type(error).__name__
     assert "test_steps.py" in result.detail
     assert not any(line.startswith("/") for line in result.detail.splitlines())
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("broken")
+
+
+def test_an_exception_that_cannot_be_printed_ends_its_step_only() -> None:
+    result = failure(raising(Unprintable()))
+    assert (result.code, result.message) == ("CH0303", "Unprintable: (its text could not be made: RuntimeError)")
+    assert failure(raising(ToolError(Unprintable()))).code == "CH0401"  # type: ignore[arg-type]
+    with_cause = ValueError("bad")
+    with_cause.__cause__ = Unprintable()
+    assert "caused by Unprintable" in failure(raising(with_cause)).detail
+    result = failure(world(lambda event, ctx: ctx.park(None)))  # type: ignore[arg-type]
+    assert (result.message, result.park) == ("None", True)
 
 
 def test_transport_errors_of_http_clients_are_tried_again() -> None:
@@ -538,6 +569,22 @@ def test_park_is_a_failure_that_user_code_cannot_catch() -> None:
             ctx.park("needs a person")
         except Exception:  # noqa: BLE001
             raise AssertionError("caught") from None
+
+    result = failure(world(lambda event, ctx: body(ctx)))
+    assert (result.code, result.message, result.park) == ("CH0312", "needs a person", True)
+
+
+@pytest.mark.parametrize("after", ["nothing", "a call", "an error"])
+def test_a_swallowed_park_parks_all_the_same(after: str) -> None:
+    async def body(ctx: Context) -> None:
+        try:
+            ctx.park("needs a person")
+        except BaseException:  # noqa: BLE001
+            ctx.row(AircraftState).flights += 1
+        if after == "a call":
+            await ctx.call(weather_at, "JFK")
+        elif after == "an error":
+            raise ValueError("bad")
 
     result = failure(world(lambda event, ctx: body(ctx)))
     assert (result.code, result.message, result.park) == ("CH0312", "needs a person", True)
