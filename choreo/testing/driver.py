@@ -38,12 +38,14 @@ from choreo.testing.clock import START, ManualClock, to_ms
 from choreo.testing.registry import MemoryRegistry
 from choreo.testing.worker import MemoryWorker
 from choreo.topology import names
-from choreo.topology.model import Agent, Topic, Topology
+from choreo.topology.model import Agent, Table, Topic, Topology
 
 E = TypeVar("E", bound=Record)
 
 ROUNDS_MAX: Final = 10_000
-"""Rounds without an end: agents that answer each other for ever (hops are bounded), or set timers in the past."""
+"""Timers on the way of one advance: every ten seconds of a day make 8,640."""
+SETTLE_STEPS_MAX: Final = 50_000
+"""Steps at one moment: more are without an end, because a timer sets itself again or agents answer each other."""
 SOURCE: Final = "test"
 """Stands for the agent in the headers of sent events: ``/choreo/{topology}/test``."""
 
@@ -160,7 +162,11 @@ class TopologyDriver:
         Raises:
             ChoreoError: a step ended in a dead letter (unless ``strict`` is off), or a tool has no answer.
         """
-        name = topic or self._topic_of(event.__avro_name__)
+        carried = _name_of(event)
+        name = topic or self._topic_of(carried)
+        declared = self._topic(name)
+        if self._full_name(declared.schema) != carried:
+            raise UndeclaredError(f"topic {name} carries {declared.schema}, not {carried}", where=self.topology.file)
         return self.send_value(name, event._to_avro(), at=at)
 
     def send_value(self, topic: str, value: Mapping[str, object], *, at: datetime | None = None) -> str:
@@ -209,12 +215,22 @@ class TopologyDriver:
             row: instance of the row's class.
             table: which table; needed only if several reference tables hold rows of this class.
         """
-        name = table or self._table_of(row.__avro_name__, reference=True)
+        held = _name_of(row)
+        name = table or self._table_of(held, reference=True)
+        declared = self._table(name)
+        if self._full_name(declared.schema) != held:
+            raise UndeclaredError(f"table {name} holds {declared.schema}, not {held}", where=self.topology.file)
         self.load_value(name, row._to_avro())
 
     def load_value(self, table: str, value: Mapping[str, object]) -> None:
         """Puts a row, given by its fields, into a reference table."""
-        declared = self.topology.tables[table]
+        declared = self._table(table)
+        if not declared.reference:
+            raise UndeclaredError(
+                f"table {table} is no reference table",
+                where=str(declared.position),
+                hint="its rows are the agent's: send the events that make them",
+            )
         schema = self.schemas.by_name(declared.schema)
         encoder = Encoder(self.registry.register(f"{names.reference(self.topology.name, table)}-value", schema), schema)
         data = encoder.encode(value)
@@ -231,6 +247,9 @@ class TopologyDriver:
             results: answers; an exception is raised in the handler as the tool's failure.
         """
         name = tool if isinstance(tool, str) else tool.name
+        if name not in self.topology.tools:
+            known = ", ".join(self.topology.tools) or "none"
+            raise UndeclaredError(f"the topology has no tool {name!r}; it has: {known}", where=self.topology.file)
         self._answers.setdefault(name, deque()).extend(results)
 
     # -- time ----------------------------------------------------------------------------------------------------------
@@ -260,14 +279,21 @@ class TopologyDriver:
 
     def settle(self) -> None:
         """Runs until no agent has anything to do at this moment."""
-        for _ in range(ROUNDS_MAX):
+        steps_max = self._steps() + SETTLE_STEPS_MAX
+        busy = True
+        while busy:
             busy = False
             for worker in self._order:
                 busy = worker.turn(self.clock.now_ms) or busy
-            if not busy:
-                self._check_dead_letters()
-                return
-        raise StepError(f"no end after {ROUNDS_MAX} rounds", hint="agents answer each other for ever")
+            if self._steps() > steps_max:
+                raise StepError(
+                    f"no end after {SETTLE_STEPS_MAX} steps at {self.clock.now.isoformat()}",
+                    hint="a timer sets itself again at a time that has passed, or agents answer each other for ever",
+                )
+        self._check_dead_letters()
+
+    def _steps(self) -> int:
+        return sum(worker.statistics.steps for worker in self._order)
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -281,6 +307,8 @@ class TopologyDriver:
             topic: which topic; all that carry this event if absent.
         """
         carrying = [topic] if topic is not None else self._carrying(cls.__avro_name__)
+        if not carrying:
+            raise UndeclaredError(f"no topic carries {cls.__avro_name__}", where=self.topology.file)
         decoder = Decoder(cls._schema(), self.registry.schema_by_id)
         return [cls._from_avro(decoder.decode(data)) for name in carrying for data in self._unread(name)]
 
@@ -319,12 +347,12 @@ class TopologyDriver:
 
     def row_value(self, table: str, key: object) -> dict[str, Any] | None:
         """The committed row of an entity as a dictionary of its fields."""
-        schema = self.schemas.by_name(self.topology.tables[table].schema)
+        schema = self.schemas.by_name(self._table(table).schema)
         data = self._row(table, entity_of(key))
         return None if data is None else Decoder(schema, self.registry.schema_by_id).decode(data)
 
     def _row(self, table: str, entity: str) -> bytes | None:
-        if self.topology.tables[table].reference:
+        if self._table(table).reference:
             found = self._references.get((table, entity))
             return None if found is None else found[0]
         for worker in self.workers.values():
@@ -373,7 +401,7 @@ class TopologyDriver:
             result = given.popleft()
             return Answer(None, result) if isinstance(result, BaseException) else Answer(result, None)
         if invocation.tool.effect == "pure":
-            return Answer(asyncio.run(run_call(call)), None)
+            return asyncio.run(_ran(call))
         raise ToolError(
             f"{call.tool}({', '.join(f'{k}={v!r}' for k, v in invocation.arguments().items())}) has no answer",
             hint=f"tools don't run in tests: driver.answer({call.tool!r}, …)",
@@ -385,6 +413,13 @@ class TopologyDriver:
         if found is None:
             known = ", ".join(self.topology.topics)
             raise UndeclaredError(f"the topology has no topic {name!r}; it has: {known}", where=self.topology.file)
+        return found
+
+    def _table(self, name: str) -> Table:
+        found = self.topology.tables.get(name)
+        if found is None:
+            known = ", ".join(self.topology.tables) or "none"
+            raise UndeclaredError(f"the topology has no table {name!r}; it has: {known}", where=self.topology.file)
         return found
 
     def _carrying(self, full_name: str) -> list[str]:
@@ -422,10 +457,31 @@ class TopologyDriver:
         return found
 
 
+async def _ran(call: Call) -> Answer:
+    """The answer of a tool that runs for real; what it raises is the handler's to see, as in a worker."""
+    task = asyncio.ensure_future(run_call(call))
+    await asyncio.wait({task}, timeout=call.timeout_s)
+    if not task.done():
+        task.cancel()
+        return Answer(None, TimeoutError(f"{call.tool} took longer than {call.timeout_s:g} s"))
+    if task.cancelled():
+        return Answer(None, TimeoutError(f"{call.tool} was cancelled"))
+    error = task.exception()
+    return Answer(task.result(), None) if error is None else Answer(None, error)
+
+
 def entity_of(key: object) -> str:
     """Text of a key given as a test writes it."""
     parts: Sequence[object] = key if isinstance(key, tuple | list) else (key,)
     return encode_key(parts).decode()
+
+
+def _name_of(record: Record) -> str:
+    if not isinstance(record, Record):
+        raise StepError(
+            f"expected an event or a row, saw {type(record).__name__}", code="CH0204", hint="use a class from `schemas`"
+        )
+    return record.__avro_name__
 
 
 def load_definition(agent: Agent, project: Project) -> AgentDefinition:

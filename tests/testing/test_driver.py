@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from choreo.agent.context import Context
 from choreo.errors import ChoreoError, ToolError
 from choreo.kernel.ids import event_id
 from choreo.kernel.partitioner import murmur2_partition
@@ -125,6 +127,37 @@ def test_a_failing_tool_is_tried_again_in_virtual_time(project: Project) -> None
     assert [risk.minutes for risk in one.read(DelayRisk)] == [400]
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError(), SystemExit(3), StopIteration()])
+def test_a_pure_tool_that_fails_does_so_in_the_handler(
+    project: Project, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    @functools.wraps(aircraft_tracker.doubled.function)
+    async def failing(n: int) -> int:
+        raise error
+
+    monkeypatch.setattr(aircraft_tracker.doubled, "function", failing)
+    one = driver(project, agents=["aircraft_tracker"], strict=False)
+    one.load(Airport(iata="JFK", city="New York"))
+    one.answer("weather_at", "fog")
+    one.send(departed("N1", 200))
+    (letter,) = one.dead_letters()
+    assert letter["code"] == "CH0401"
+
+
+def test_a_timer_that_sets_itself_at_once_for_ever_ends_the_test(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def again(ctx: Context) -> None:
+        ctx.timer("silent", at=ctx.meta.time)
+
+    monkeypatch.setitem(aircraft_tracker.app.definition.timers, "silent", again)
+    monkeypatch.setattr("choreo.testing.driver.SETTLE_STEPS_MAX", 100)
+    one = driver(project, agents=["aircraft_tracker"])
+    one.send(departed("N1", 0), at=T)
+    with pytest.raises(ChoreoError, match="no end after 100 steps at 2013-01-01T11:00:00"):
+        one.advance(timedelta(hours=2))
+
+
 def test_a_dead_letter_fails_the_test_with_the_error(project: Project) -> None:
     one = driver(project, agents=["aircraft_tracker"])
     with pytest.raises(ChoreoError, match="ValueError: a negative delay") as caught:
@@ -176,6 +209,22 @@ def test_what_the_topology_does_not_have_is_named(project: Project) -> None:
         one.send(departed("N1", 1), topic="trains")
     with pytest.raises(ChoreoError, match="no table holds"):
         one.row(DelayRisk, "N1")
+    with pytest.raises(ChoreoError, match=r"topic delay-risks carries DelayRisk, not logistics\.FlightDeparted"):
+        one.send(departed("N1", 1), topic="delay-risks")
+    with pytest.raises(ChoreoError, match="saw dict"):
+        one.send({"tail_number": "N1"})  # type: ignore[arg-type]
+    with pytest.raises(ChoreoError, match="no topic carries"):
+        one.read(AircraftState)
+    with pytest.raises(ChoreoError, match="aircraft, risks, airports"):
+        one.load_value("trains", {})
+    with pytest.raises(ChoreoError, match="no reference table"):
+        one.load(AircraftState(tail_number="N1"), table="aircraft")
+    with pytest.raises(ChoreoError, match="holds Airport"):
+        one.load(AircraftState(tail_number="N1"), table="airports")
+    with pytest.raises(ChoreoError, match="aircraft, risks, airports"):
+        one.row_value("trains", "N1")
+    with pytest.raises(ChoreoError, match="weather_at, doubled"):
+        one.answer("weather", "fog")
     with pytest.raises(ValueError, match="time zone"):
         one.send(departed("N1", 1), at=datetime(2013, 1, 1))  # noqa: DTZ001
 
