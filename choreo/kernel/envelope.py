@@ -101,7 +101,7 @@ def _parsed_time(value: bytes) -> int | None:
         time_ms = (moment - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):
         return None
-    return time_ms if time_ms >= 0 else None
+    return time_ms if 0 <= time_ms <= TIME_MS_MAX else None
 
 
 def _traceparent(value: bytes | None) -> str:

@@ -132,6 +132,10 @@ class Partition:
         if not self._inputs[topic].inbox:
             self._merge.reach_end(topic)
 
+    def topic_id(self, topic: str) -> str:
+        """Kafka's id of an input topic."""
+        return self._inputs[topic].topic_id
+
     @property
     def unfinished(self) -> int:
         return sum(progress.unfinished for progress in self.progress.values())

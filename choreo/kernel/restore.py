@@ -41,6 +41,7 @@ def starting_point(
     checkpoint: Checkpoint | None,
     ends: Ends,
     start: Literal["earliest", "latest"],
+    topic_id: str = "",
 ) -> Snapshot:
     """Where to start an input partition.
 
@@ -48,6 +49,14 @@ def starting_point(
         EngineError: CH0307, the group's offsets are missing, behind the checkpoint, or past the end of the log;
             CH0308, input that was never read is gone. Going on would repeat or skip events without anybody noticing.
     """
+    if checkpoint is not None and topic_id and checkpoint.topic_id not in ("", topic_id):
+        raise EngineError(
+            f"the topic was deleted and made again; offset {checkpoint.low} of the old one was committed before",
+            code="CH0307",
+            where=where,
+            fault="environment",
+            hint="what the old topic still held is lost; `choreo agent reset` starts the agent over",
+        )
     if committed is None:
         if checkpoint is None:
             return Snapshot(ends.start if start == "earliest" else ends.end, ())
@@ -83,7 +92,8 @@ def starting_point(
                 code="CH0308",
                 where=where,
                 fault="environment",
-                hint="retention is shorter than the agent's lag; run `choreo agent reset` to go on without them",
+                hint="retention is shorter than the agent's lag; `choreo agent reset` starts the agent over, with what "
+                "the log still holds (`start: earliest`) or with what comes (`start: latest`)",
             )
         return _moved_to(committed, ends.start)
     return committed

@@ -229,6 +229,7 @@ class Checkpoint(NamedTuple):
     done: tuple[tuple[int, int], ...]  # finished offsets above low, as ranges [start, end)
     event_time_ms: int  # highest event time of the partition number before its first unfinished input, -1 if none
     seen_at_ms: int  # wall time when it arrived
+    topic_id: str = ""  # the topic's id on the cluster: offsets of another topic of that name mean nothing
 
 
 class Settlement(NamedTuple):

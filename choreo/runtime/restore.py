@@ -445,6 +445,7 @@ class Restorer:
                 checkpoint,
                 Ends(log_starts[key], ends[key]),
                 self._config.start,
+                self._config.facts.topic_ids[topic],
             )
         return Restored(
             progress,

@@ -47,6 +47,13 @@ ABORTS_IN_A_ROW_MAX: Final = 5
 SEEK_TIMEOUT_S: Final = 30.0
 """A fetcher that still does not take its position then (it has no leader, say) ends the session."""
 
+_TOPIC_GONE: Final = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_TOPIC_ID,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+}
+
 _log = logging.getLogger("choreo.engine")
 
 
@@ -273,18 +280,22 @@ class Session:
 
     def _give_up(self, consumer: Consumer, gone: list[TopicPartition]) -> None:
         numbers = {tp.partition for tp in gone}
-        owned = [number for number in numbers if self.engine.owns(number)]
-        self.engine.revoke(owned)
-        self._calls.cancel(self.engine.calls_to_cancel())
         both = {(topic.name, number) for topic in self._inputs for number in numbers}
         consumer.incremental_unassign([TopicPartition(topic, number) for topic, number in both])
         self._paused -= both
+        for number in numbers:
+            self.stopped.pop(number, None)
+        self._forget(numbers)
+
+    def _forget(self, numbers: set[int]) -> None:
+        """Drops partitions' memory and closes their stores; the group may still name this worker as their owner."""
+        self.engine.revoke([number for number in numbers if self.engine.owns(number)])
+        self._calls.cancel(self.engine.calls_to_cancel())
         self._restorer.forget(numbers)
         for number in numbers:
             self._tickets.pop(number, None)
             self._resuming.pop(number, None)
             self._restored.pop(number, None)
-            self.stopped.pop(number, None)
             for store in self._stores.pop(number, {}).values():
                 store.close()
 
@@ -305,11 +316,16 @@ class Session:
         self._take_restored()
         now_ms = self._now_ms()
         engine.pump(now_ms)
-        self._calls.start(engine.calls_to_start())
-        self._calls.cancel(engine.calls_to_cancel())
         if not now_ms < self._commit_after_ms <= now_ms + REBALANCE_PAUSE_MS:  # beyond: the clock was set back
             self._commit_once()
+        self._start_calls()
         self._throttle()
+
+    def _start_calls(self) -> None:
+        """Calls start once nothing finished is uncommitted: none may rest on a row that an abort takes back."""
+        self._calls.cancel(self.engine.calls_to_cancel())
+        if not self.engine.uncommitted:
+            self._calls.start(self.engine.calls_to_start())
 
     def _poll(self) -> None:
         message = self._consumer.poll(self._wait_s())
@@ -355,13 +371,43 @@ class Session:
                 code="CH0308",
                 where=f"{topic}/{number}",
                 fault="environment",
-                hint="input was deleted before it was read; run `choreo agent reset` to go on without it",
+                hint="input was deleted before it was read; `choreo agent reset` starts the agent over, with what "
+                "the log still holds (`start: earliest`) or with what comes (`start: latest`)",
             )
             _log.error("%s", self.stopped[number])
+            return
+        if code in _TOPIC_GONE and topic is not None and self._is_gone(topic):
+            self._stop_partitions_of(topic)
             return
         if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise EngineError(error.str(), code="CH0805", fault="environment", hint="check the agent's ACLs")
         _log.warning("consumer: %s", error.str())
+
+    def _is_gone(self, topic: str) -> bool:
+        """Whether the topic was deleted or made again; the error alone may also mean that its leader is moving."""
+        try:
+            facts = read_facts(
+                AdminClient(admin(self._config.bootstrap, self._security)), self._config.bootstrap, [topic]
+            )
+        except HostError as error:
+            if error.code == "CH0805":
+                return True
+            raise UnknownOutcome(str(error)) from error
+        return facts.topic_ids[topic] != self._facts.topic_ids[topic]
+
+    def _stop_partitions_of(self, topic: str) -> None:
+        """An input is gone: its partitions stop where they are, and say what is lost."""
+        positions = {one.number: one.positions for one in self.engine.statistics().partitions}
+        for number in sorted(positions):
+            self.stopped[number] = EngineError(
+                f"the topic was deleted while it was read, from offset {positions[number].get(topic, 0)} on",
+                code="CH0308",
+                where=f"{topic}/{number}",
+                fault="environment",
+                hint="what it still held is lost; make it again with `choreo apply`, then `choreo agent reset`",
+            )
+            _log.error("%s", self.stopped[number])
+        self._forget(set(positions))
 
     def _displaced(self, why: str) -> NoReturn:
         """The group says that another member has this instance name. Is there one?
@@ -448,7 +494,8 @@ class Session:
 
     def _throttle(self) -> None:
         wanted = self.engine.paused()
-        wanted.update((topic.name, number) for number in self._resuming for topic in self._inputs)
+        held = {*self._resuming, *self.stopped} - {-1}
+        wanted.update((topic.name, number) for number in held for topic in self._inputs)
         if self._draining:
             wanted = set(self._paused) | wanted
         if wanted == self._paused:
@@ -509,6 +556,10 @@ class Session:
         if ended.result is Result.REBALANCING:
             self._commit_after_ms = self._now_ms() + REBALANCE_PAUSE_MS
             return
+        if ended.error is not None and ended.error.code() in _TOPIC_GONE:
+            for topic in self._inputs:
+                if self._is_gone(topic.name):
+                    self._stop_partitions_of(topic.name)
         self._aborts_in_a_row += 1
         if self._aborts_in_a_row > ABORTS_IN_A_ROW_MAX:
             raise UnknownOutcome(f"{ABORTS_IN_A_ROW_MAX} aborts in a row: {ended.error}")

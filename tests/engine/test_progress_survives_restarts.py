@@ -6,7 +6,10 @@ import random
 
 import pytest
 
+from choreo.errors import EngineError
 from choreo.kernel.progress import Progress, Snapshot, decode_metadata, encode_metadata
+from choreo.kernel.restore import Ends, starting_point
+from choreo.kernel.values import Checkpoint
 
 OWNER = "group.worker-0"
 
@@ -60,3 +63,12 @@ def test_owners_in_a_row_finish_every_offset_exactly_once(seed: int) -> None:
         if handed_over.low == end:
             break
     assert finished == set(range(end)) - void
+
+
+def test_a_topic_made_again_under_its_old_name_stops_the_partition() -> None:
+    checkpoint = Checkpoint("in", 0, 50, (), -1, 0, topic_id="old")
+    with pytest.raises(EngineError) as raised:
+        starting_point("in/0", Snapshot(50, ()), checkpoint, Ends(0, 400), "earliest", "new")
+    assert raised.value.code == "CH0307"
+    assert "deleted and made again" in raised.value.message
+    assert starting_point("in/0", Snapshot(50, ()), checkpoint, Ends(0, 400), "earliest", "old").low == 50

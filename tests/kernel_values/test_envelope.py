@@ -192,3 +192,8 @@ def test_row_headers_name_the_event_that_shaped_the_row() -> None:
     assert [name for name, _ in headers] == ["ce_causationid", "ce_correlationid", "traceparent"]
     assert row_provenance(headers) == "outside-1"
     assert row_provenance(()) is None
+
+
+def test_a_time_beyond_the_year_9999_in_utc_counts_as_absent() -> None:
+    delivery = Delivery("in", 0, 0, 7, b"k", b"", (("ce_time", b"9999-12-31T23:59:59-23:59"),))
+    assert parse_headers(delivery, InputTopic("in")).time_ms == 7

@@ -94,6 +94,7 @@ def test_confluents_deserializer_reads_our_bytes(client: SchemaRegistryClient, r
 def test_confluents_deserializer_reads_our_own_records(client: SchemaRegistryClient) -> None:
     number, schema = builtin_id("Checkpoint")
     value = {"topic": "flights", "partition": 0, "low": 7, "done": [9], "event_time_ms": -1, "seen_at_ms": 0}
+    value["topic_id"] = "abc"
     assert AvroDeserializer(client)(encode(number, schema, value), CONTEXT) == value
 
 
