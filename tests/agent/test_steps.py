@@ -532,7 +532,7 @@ def test_an_exception_that_cannot_be_printed_ends_its_step_only() -> None:
     with_cause = ValueError("bad")
     with_cause.__cause__ = Unprintable()
     assert "caused by Unprintable" in failure(raising(with_cause)).detail
-    result = failure(world(lambda event, ctx: ctx.park(None)))  # type: ignore[arg-type]
+    result = failure(world(lambda event, ctx: ctx.park(None)))
     assert (result.message, result.park) == ("None", True)
 
 
