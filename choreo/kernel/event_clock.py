@@ -19,37 +19,41 @@ class Reached(NamedTuple):
     seen_at_ms: int
 
 
+def _offset(mover: tuple[int, Reached]) -> int:
+    return mover[0]
+
+
 class EventClock:
     """Moved by inputs in the order in which they are released; remembers what it was before those that moved it."""
 
-    __slots__ = ("_before", "_movers", "now")
+    __slots__ = ("_movers", "now")
 
     def __init__(self, reached: Reached) -> None:
         self.now = reached
-        self._movers: dict[str, list[int]] = {}  # offsets by topic, ascending
-        self._before: dict[str, list[Reached]] = {}  # the clock before each of them
+        self._movers: dict[str, list[tuple[int, Reached]]] = {}  # by topic: offset, and the clock before it
 
     def move(self, topic: str, offset: int, reached: Reached) -> None:
         """An input was released that is later than all before it."""
-        self._movers.setdefault(topic, []).append(offset)
-        self._before.setdefault(topic, []).append(self.now)
+        movers = self._movers.get(topic)
+        if movers is None:
+            movers = self._movers[topic] = []
+        movers.append((offset, self.now))
         self.now = reached
 
     def before(self, lows: Mapping[str, int]) -> Reached:
         """The clock before the first input at or above its topic's ``low``."""
         first = self.now
         for topic, movers in self._movers.items():
-            at = bisect_left(movers, lows[topic])
-            if at < len(movers) and self._before[topic][at].event_time_ms < first.event_time_ms:
-                first = self._before[topic][at]
+            at = bisect_left(movers, lows[topic], key=_offset)
+            if at < len(movers) and movers[at][1].event_time_ms < first.event_time_ms:
+                first = movers[at][1]
         return first
 
     def forget(self, topic: str, low: int) -> None:
         """Everything below ``low`` is committed."""
         movers = self._movers.get(topic)
         if movers:
-            at = bisect_left(movers, low)
-            del movers[:at], self._before[topic][:at]
+            del movers[: bisect_left(movers, low, key=_offset)]
 
     def set_back(self, now_ms: int) -> None:
         """The wall clock says an earlier time than when the last input came: what has passed since is unknown."""

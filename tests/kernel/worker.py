@@ -110,12 +110,12 @@ class Worker:
             self._take_answers()
             self._take_restored()
             engine.pump(world.now_ms, world.chance.choice((1, 3, 2_000)))
-            for call_id, call in engine.calls_to_start():
-                self.calls[call_id] = call
-            for call_id in engine.calls_to_cancel():
-                self.calls.pop(call_id, None)
             if not world.now_ms < self.commit_after_ms <= world.now_ms + REBALANCE_PAUSE_MS:
                 yield from self._commit_once()
+            for call_id in engine.calls_to_cancel():
+                self.calls.pop(call_id, None)
+            if not engine.uncommitted:
+                self.calls.update(engine.calls_to_start())
             yield
 
     # -- group -----------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ class Worker:
                 event_time_ms, seen_at_ms = checkpoint.event_time_ms, checkpoint.seen_at_ms
             ends = Ends(0, world.bus.end_offset(topic, number))
             progress[topic] = starting_point(
-                f"{topic}/{number}", committed[topic, number], checkpoint, ends, "earliest"
+                f"{topic}/{number}", committed[topic, number], checkpoint, ends, "earliest", world.topic(topic).topic_id
             )
         world.note("restored", f"{self.instance} {number} from {progress}")
         timers, parked = list(state.timers.values()), list(state.parked.values())
