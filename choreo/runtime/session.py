@@ -136,6 +136,7 @@ class Session:
         self._paused: set[tuple[str, int]] = set()
         self._commit_after_ms = 0
         self._aborts_in_a_row = 0
+        self._held_back = False  # the last attempt found nothing that could be committed
         self._draining = False
         self.stopped: dict[int, ChoreoError] = {}  # partitions that may not start, and why
         self.joined = False
@@ -322,9 +323,12 @@ class Session:
         self._throttle()
 
     def _start_calls(self) -> None:
-        """Calls start once nothing finished is uncommitted: none may rest on a row that an abort takes back."""
+        """Calls start once nothing finished is uncommitted: none may rest on a row that an abort takes back.
+
+        Where finished steps wait for room in the offset map, only the calls can make room: then they start too.
+        """
         self._calls.cancel(self.engine.calls_to_cancel())
-        if not self.engine.uncommitted:
+        if not self.engine.uncommitted or self._held_back:
             self._calls.start(self.engine.calls_to_start())
 
     def _poll(self) -> None:
@@ -513,6 +517,7 @@ class Session:
         """Commits the next burst, if there is one. True: something was committed."""
         now_ms = self._now_ms()
         burst = self.engine.take_burst(now_ms)
+        self._held_back = burst is None
         if burst is None:
             return False
         ended = self._run(burst)
