@@ -104,6 +104,10 @@ def test_fausts_commands_list_agents_and_tables(shop: Path) -> None:
     assert "@adder" in agents.stdout and "orders" in agents.stdout and "writes totals" in agents.stdout
     tables = faust_command(shop, "-A", "host_adder", "tables")
     assert "sums" in tables.stdout and "one row per customer" in tables.stdout
+
+
+@pytest.mark.slow
+def test_fausts_own_agents_and_commands_work_beside(shop: Path) -> None:
     assert "Counts orders." in faust_command(shop, "-A", "host_counter", "agents").stdout
     assert "greetings" in faust_command(shop, "-A", "host_adder", "greet").stdout
 
