@@ -7,27 +7,37 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from choreo.errors import SchemaError
+from choreo.errors import HostError, SchemaError
 
 if TYPE_CHECKING:
     from choreo.codec.schema import Schema
+    from choreo.codec.wire import Encoder
+
+
+BYTE_ORDER_MARK: Final = "\ufeff"
+"""Spreadsheets write it before the first column's name."""
 
 
 def read_input(file: str) -> str:
     """Text of a file, or of stdin for ``-``.
 
     Raises:
-        HostError: CH0804, it cannot be read.
+        HostError: CH0804, it cannot be read, or is not UTF-8 text.
     """
     if file == "-":
-        return click.get_text_stream("stdin").read()
-    from choreo.runtime.project import read_text
+        try:
+            text = click.get_binary_stream("stdin").read().decode()
+        except UnicodeDecodeError as error:
+            raise HostError(f"not UTF-8 text: {error.reason} at byte {error.start}", where="stdin") from error
+    else:
+        from choreo.runtime.project import read_text
 
-    return read_text(Path(file))
+        text = read_text(Path(file))
+    return text.removeprefix(BYTE_ORDER_MARK)
 
 
 def json_records(text: str, schema: Schema, name: str) -> Iterator[dict[str, object]]:
@@ -38,13 +48,32 @@ def json_records(text: str, schema: Schema, name: str) -> Iterator[dict[str, obj
     """
     from choreo.runtime.json_values import from_json
 
+    encoder = _encoder(schema)
     for value, where in _json_values(text, name):
-        yield from_json(schema, value, where)
+        yield _fitting(encoder, from_json(schema, value, where), where)
+
+
+def _encoder(schema: Schema) -> Encoder:
+    from choreo.codec.wire import Encoder
+
+    return Encoder(0, schema)
+
+
+def _fitting(encoder: Encoder, record: dict[str, object], where: str) -> dict[str, object]:
+    """The record, if it can be written: a command looks at all of them before the first one leaves."""
+    try:
+        encoder.encode(record)
+    except SchemaError as error:
+        error.where = where
+        raise
+    return record
 
 
 def _json_values(text: str, name: str) -> Iterator[tuple[Any, str]]:
     try:
         whole = json.loads(text)
+    except RecursionError:
+        raise _not_json("it is nested too deep", name) from None
     except ValueError as error:
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
         if len(lines) < 2:
@@ -52,6 +81,8 @@ def _json_values(text: str, name: str) -> Iterator[tuple[Any, str]]:
         for number, line in lines:
             try:
                 yield json.loads(line), f"{name}:{number}"
+            except RecursionError:
+                raise _not_json("it is nested too deep", f"{name}:{number}") from None
             except ValueError as line_error:
                 raise _not_json(line_error, f"{name}:{number}") from line_error
         return
@@ -62,7 +93,7 @@ def _json_values(text: str, name: str) -> Iterator[tuple[Any, str]]:
         yield whole, name
 
 
-def _not_json(error: ValueError, where: str) -> SchemaError:
+def _not_json(error: ValueError | str, where: str) -> SchemaError:
     return SchemaError(
         f"not JSON: {error}", code="CH0204", where=where, hint="one object, an array of objects, or one object a line"
     )
@@ -76,6 +107,7 @@ def csv_records(text: str, schema: Schema, name: str) -> Iterator[dict[str, obje
     """
     from choreo.runtime.json_values import from_cells
 
+    encoder = _encoder(schema)
     reader = csv.DictReader(io.StringIO(text), strict=True)
     try:
         for row in reader:
@@ -86,6 +118,6 @@ def csv_records(text: str, schema: Schema, name: str) -> Iterator[dict[str, obje
                     code="CH0204",
                     where=where,
                 )
-            yield from_cells(schema, row, where)
+            yield _fitting(encoder, from_cells(schema, row, where), where)
     except csv.Error as error:
         raise SchemaError(f"not CSV: {error}", code="CH0204", where=f"{name}:{reader.line_num}") from error

@@ -435,6 +435,5 @@ def _record(node: Record, value: object, path: str) -> dict[str, object]:
             default = default_value(field.type, field.default)
             made[field.name] = _fit(field.type, default, f"{path}.{field.name}")
         else:
-            place = f"{path}.{field.name}"
-            raise SchemaError(f"{place} is missing and has no default", code="CH0204", where=place)
+            raise SchemaError(f"{path}.{field.name} is missing and has no default", code="CH0204")
     return made
