@@ -15,6 +15,7 @@ from typing import Any, Final
 from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 
+from choreo.codec.depth import is_recursive, too_deep
 from choreo.codec.evolve import Convert, UnresolvableError, converter
 from choreo.codec.fit import fitted, quick_checks, read_checks
 from choreo.codec.limits import Scan, scanner
@@ -43,7 +44,7 @@ _MISFIT: Final = (TypeError, ValueError, LookupError, ArithmeticError, Attribute
 class Encoder:
     """Writes values of one schema under one id. Make one per topic and keep it."""
 
-    __slots__ = ("_checks", "_header", "_parsed", "_scan", "schema", "schema_id")
+    __slots__ = ("_checks", "_header", "_parsed", "_recursive", "_scan", "schema", "schema_id")
 
     def __init__(self, schema_id: int, schema: Schema) -> None:
         if not 0 <= schema_id < 2**31:
@@ -54,6 +55,7 @@ class Encoder:
         self._parsed: Final[Any] = schema.parsed
         self._checks: Final = quick_checks(schema)
         self._scan: Final[Scan] = scanner(schema)
+        self._recursive: Final = is_recursive(schema.root)
 
     def encode(self, value: Mapping[str, object]) -> bytes:
         """Bytes of a value.
@@ -61,6 +63,8 @@ class Encoder:
         Raises:
             SchemaError: CH0204 with the field at fault.
         """
+        if self._recursive and too_deep(value):
+            raise self._too_deep()
         data = b""
         try:
             for name, check in self._checks:

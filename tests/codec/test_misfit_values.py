@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -127,3 +128,15 @@ def test_values_without_end_are_refused() -> None:
     with pytest.raises(SchemaError, match="is nested too deeply") as caught:
         encode(1000, SCHEMAS["recursive"], {"value": value})
     assert caught.value.code == "CH0204"
+
+
+def test_values_without_end_are_refused_whatever_the_recursion_limit() -> None:
+    looped: dict[str, Any] = {"label": "a", "next": None, "children": []}
+    looped["children"].append(looped)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)  # as property tests raise it: fastavro's recursion is in C and has no other stop
+    try:
+        with pytest.raises(SchemaError, match="is nested too deeply"):
+            encode(1000, SCHEMAS["recursive"], {"value": looped})
+    finally:
+        sys.setrecursionlimit(limit)
