@@ -12,7 +12,7 @@ from typing import Final, Literal
 from choreo.agent.bindings import Bindings
 from choreo.agent.context import Context, moment
 from choreo.agent.failures import bounded
-from choreo.errors import SchemaError
+from choreo.errors import EngineError, SchemaError
 from choreo.kernel.envelope import (
     BAGGAGE_BYTES_MAX,
     ID_BYTES_MAX,
@@ -47,14 +47,16 @@ class DecisionWriter:
 
     Args:
         bindings: the agent.
-        facts: what the cluster says about the topology's decisions topic.
+        facts: what the cluster says about the topology's decisions topic; None where it has none (``audit: off``).
     """
 
-    def __init__(self, bindings: Bindings, facts: TopicFacts) -> None:
+    def __init__(self, bindings: Bindings, facts: TopicFacts | None) -> None:
         self._bindings = bindings
         self._encoder = bindings.decision
         self._topic = names.decisions(bindings.topology.name)
-        self._bytes_max = facts.message_bytes_max
+        if facts is None and bindings.agent.audit != "off":
+            raise EngineError(f"nothing is known about the topic {names.decisions(bindings.topology.name)}")
+        self._bytes_max = 0 if facts is None else facts.message_bytes_max
         self._constants = constant_headers(bindings.identity, self._encoder.schema.full_name)
         self._audit = bindings.agent.audit
         self._types = {name: use.event.__avro_name__ for name, use in bindings.inputs.items()}

@@ -57,7 +57,7 @@ class AgentRunner:
         self.bindings = bindings
         self.guard = guard
         self.classify = classify
-        self._decisions = DecisionWriter(bindings, facts[names.decisions(topology)])
+        self._decisions = DecisionWriter(bindings, facts.get(names.decisions(topology)))
         self._dead_letters = DeadLetterWriter(bindings, facts[names.dead_letters(topology, agent)])
         self._failed: tuple[Trigger, Context] | None = None  # what a step saw before it failed, for its decision
 

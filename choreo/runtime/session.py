@@ -164,7 +164,8 @@ class Session:
         wanted += [self._journal, self._timers, self._parked, self._inbox]
         wanted.append(self._config.internal(names.dead_letters))
         wanted += [names.reference(topology.name, t) for t in agent.tables if topology.tables[t].reference]
-        wanted.append(names.decisions(topology.name))
+        if agent.audit != "off":
+            wanted.append(names.decisions(topology.name))
         facts = read_facts(AdminClient(admin(self._config.bootstrap, self._security)), self._config.bootstrap, wanted)
         count = facts.topics[agent.reads[0]].partitions
         aligned = [*agent.reads, *self._changelogs.values(), self._journal, self._timers, self._parked, self._inbox]

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from choreo.agent.as_json import JSON_CHARS_MAX, as_json
 from choreo.agent.context import Context
+from choreo.agent.decision import DecisionWriter
 from choreo.agent.tool import tool
+from choreo.errors import EngineError
 from choreo.kernel.envelope import parse_headers
 from choreo.kernel.validate import record_bytes
 from choreo.kernel.values import Answer, Delivery, Failure, InputTopic, Outcome, Trigger
@@ -115,6 +117,12 @@ def test_audit_brief_keeps_neither_rows_nor_answers_and_off_keeps_nothing() -> N
     assert outcome.decision is None
     assert outcome.rows
     assert off.runner.dead_letter(off.event(LATE), FAILED, off.state, NOW_MS).decision is None
+
+
+def test_without_decisions_no_topic_for_them_is_needed() -> None:
+    assert DecisionWriter(world(audit="off").runner.bindings, None) is not None
+    with pytest.raises(EngineError, match="logistics.decisions"):
+        DecisionWriter(world(audit="full").runner.bindings, None)
 
 
 def test_a_failed_step_tells_what_it_had_seen() -> None:
