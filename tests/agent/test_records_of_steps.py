@@ -121,7 +121,7 @@ def test_audit_brief_keeps_neither_rows_nor_answers_and_off_keeps_nothing() -> N
 
 def test_without_decisions_no_topic_for_them_is_needed() -> None:
     assert DecisionWriter(world(audit="off").runner.bindings, None) is not None
-    with pytest.raises(EngineError, match="logistics.decisions"):
+    with pytest.raises(EngineError, match=r"logistics\.decisions"):
         DecisionWriter(world(audit="full").runner.bindings, None)
 
 
