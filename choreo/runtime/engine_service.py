@@ -143,7 +143,9 @@ class EngineService(faust.Service):  # type: ignore[misc]  # Faust's stubs are n
         if isinstance(failure, ChoreoError):
             self._on_failure(failure)
         else:
-            # A defect: Faust logs it with its traceback and ends the process; Kafka redelivers.
+            # A defect: Faust ends the process and Kafka redelivers. Its own line says nothing of where it happened,
+            # because the traceback is another thread's.
+            self.log.error("the engine failed", exc_info=failure)
             self.add_future(self.crash(failure))
 
     async def on_stop(self) -> None:

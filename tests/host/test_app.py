@@ -245,7 +245,9 @@ async def test_failures_reach_the_worker_with_their_code(shop: Path, monkeypatch
 
 
 @in_a_loop
-async def test_a_defect_crashes_the_worker(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_defect_crashes_the_worker(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     host = Host(monkeypatch)
     async with host.service:
         host.engine.failed(ZeroDivisionError("a defect"))
@@ -253,4 +255,6 @@ async def test_a_defect_crashes_the_worker(shop: Path, monkeypatch: pytest.Monke
             await asyncio.sleep(0)
         assert host.service.crashed
         assert isinstance(host.service.crash_reason, ZeroDivisionError)
+        logged = [one for one in caplog.records if "the engine failed" in one.getMessage()]
+        assert [one.exc_info[0] for one in logged if one.exc_info] == [ZeroDivisionError]
     assert host.failures == []
