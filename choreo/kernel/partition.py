@@ -88,11 +88,10 @@ class Partition:
         self.view = View(self, references)
         self._admit = admit
         self._inputs = inputs
-        self._merge: Merge[_Item] = Merge(
-            [name for name, topic in inputs.items() if not topic.inbox], merge_wait_ms
-        )
+        self._merge: Merge[_Item] = Merge([name for name, topic in inputs.items() if not topic.inbox], merge_wait_ms)
         self._inbox: deque[Trigger] = deque()
         self._next: _Item | None = None
+        self._rearmed: deque[TimerRow] = deque()  # set by a timer's own step, due at once
         self._stores: Mapping[str, RowReader] = {}
         self._overlay: dict[tuple[str, str], tuple[bytes | None, int]] = {}
         self._bytes = 0
@@ -191,8 +190,17 @@ class Partition:
                 self.clock.move(delivery.topic, delivery.offset, Reached(time_ms, now_ms))
             self._next = None
             if not item.finished:
+                self._let_rearmed_go()
                 return self._admit(delivery, item.envelope)
-        return None
+        self._let_rearmed_go()
+        timer = self.timers.due(self.clock_ms(now_ms))
+        return None if timer is None else _fired(timer)
+
+    def _let_rearmed_go(self) -> None:
+        """A timer that its own step set again for a moment that has passed takes turns with the inputs: otherwise one
+        entity that re-arms its timer for ever would keep all others of the partition waiting."""
+        if self._rearmed:
+            self.timers.hand_back(self._rearmed.popleft())
 
     def again(
         self,
@@ -211,7 +219,7 @@ class Partition:
 
     def wakes_at_ms(self, now_ms: int) -> int | None:
         """When something becomes due without new input."""
-        if self._inbox or self._next is not None:
+        if self._inbox or self._next is not None or self._rearmed:
             return now_ms
         times = [at for at in (self._merge.waits_until_ms,) if at is not None]
         timer_at_ms = self.timers.next_at_ms()
@@ -262,7 +270,10 @@ class Partition:
             if self.timers.cancel(entity, name):
                 done.timers[name] = None
         for timer in outcome.timers:
-            self.timers.set(timer)
+            again = trigger.timer is not None and timer.at_ms <= trigger.timer.at_ms
+            self.timers.set(timer, held=again)
+            if again:
+                self._rearmed.append(timer)
             done.timers[timer.name] = timer
         if outcome.parked is not None:
             self.parked.setdefault(entity, {})[outcome.parked.number] = outcome.parked

@@ -26,10 +26,14 @@ class Timers:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def set(self, row: TimerRow) -> None:
+    def set(self, row: TimerRow, *, held: bool = False) -> None:
+        """Sets a timer. ``held``: it does not become due before ``hand_back``."""
         self._rows[row.entity, row.name] = row
-        heapq.heappush(self._heap, (row.at_ms, row.entity, row.name, row.timer_id))
-        self._fired.discard(row.timer_id)
+        if held:
+            self._fired.add(row.timer_id)
+        else:
+            self._fired.discard(row.timer_id)
+            heapq.heappush(self._heap, (row.at_ms, row.entity, row.name, row.timer_id))
 
     def cancel(self, entity: str, name: str) -> bool:
         """False if no such timer was set."""

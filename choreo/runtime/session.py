@@ -452,12 +452,10 @@ class Session:
                 break
             if isinstance(result, RestoreResult):
                 self._take_result(result)
-            elif isinstance(result, KafkaException) or (
-                isinstance(result, ChoreoError) and not isinstance(result, EngineError)
-            ):
+            elif isinstance(result, KafkaException) or (isinstance(result, ChoreoError) and result.code == "CH0801"):
                 raise UnknownOutcome(str(result)) from result
             else:
-                raise result
+                raise result  # starting over would meet the same again
         for number in list(self._resuming):
             self._resume(number)
 

@@ -106,6 +106,7 @@ class EngineShell:
         self._polled_at = time.monotonic()
         self._session: Session | None = None
         self._sessions = 0
+        self._told = (0, 0, 0)  # dead letters and parked events that the log knows of, in which session
         self._status = ShellStatus(False, False, 0.0, None, {}, {}, 0)
         self._thread = threading.Thread(target=self._run, name="choreo-engine", daemon=True)
 
@@ -197,6 +198,7 @@ class EngineShell:
             session.close(orderly=orderly)
 
     def _note_status(self, session: Session) -> None:
+        self._tell_of_refused(session.engine.statistics())
         self._status = ShellStatus(
             True,
             session.ready,
@@ -206,6 +208,16 @@ class EngineShell:
             {number: str(error) for number, error in session.stopped.items()},
             self._sessions,
         )
+
+    def _tell_of_refused(self, statistics: EngineStatistics) -> None:
+        """A line in the log when steps ended as dead letters or parked; at most two a second, however many there are."""
+        told = self._told if self._told[2] == self._sessions else (0, 0, self._sessions)
+        new = (statistics.dead_letters - told[0], statistics.parked - told[1])
+        self._told = (statistics.dead_letters, statistics.parked, self._sessions)
+        if any(new):
+            _log.warning(
+                "%d new dead letters, %d newly parked events; see `choreo dead-letters list`, `choreo parked list`", *new
+            )
 
 
 def _now_ms() -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from choreo.kernel.burst import Done
 from choreo.kernel.partition import AHEAD_MS_MAX, Partition
 from choreo.kernel.progress import Snapshot
 from choreo.kernel.restore import Restored
-from choreo.kernel.values import Delivery, Envelope, InputTopic, TimerRow, Trigger
+from choreo.kernel.values import Delivery, Envelope, InputTopic, Outcome, TimerRow, Trigger
 
 NOW_MS = 1_700_000_000_000
 
@@ -62,3 +63,18 @@ def test_wall_time_counts_only_when_everything_was_read() -> None:
     fired = partition.next_trigger(NOW_MS + 5_000)
     assert fired is not None
     assert fired.kind == "timer"
+
+
+def test_a_timer_that_sets_itself_again_at_once_does_not_starve_the_inputs() -> None:
+    partition = ready([timer(NOW_MS)])
+    for offset in range(3):
+        arrive(partition, offset, NOW_MS + 1)
+    kinds = []
+    for number in range(8):
+        trigger = partition.next_trigger(NOW_MS)
+        assert trigger is not None
+        kinds.append(trigger.kind)
+        if trigger.timer is not None:
+            again = trigger.timer._replace(timer_id=f"again{number}")
+            partition.apply(Done(partition, trigger, Outcome(timers=[again]), number), None)
+    assert kinds[:7] == ["timer", "event", "timer", "event", "timer", "event", "timer"]
