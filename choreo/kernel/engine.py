@@ -218,7 +218,7 @@ class Engine:
 
     def deliver(self, deliveries: Iterable[Delivery]) -> None:
         """Takes records as the consumer returned them. Records of partitions that are not ready are ignored: the shell
-        seeks to ``Restored.progress`` when they are."""
+        reads from ``Restored.progress`` on when they are."""
         parse = self._config.parse
         inputs = self._inputs
         for delivery in deliveries:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import logging
 import queue
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from choreo.errors import ChoreoError, EngineError, FencedSignal, HostError
@@ -44,8 +43,6 @@ BATCH: Final = 2_000
 REBALANCE_PAUSE_MS: Final = 20
 """Between two attempts to commit while the group rebalances."""
 ABORTS_IN_A_ROW_MAX: Final = 5
-SEEK_TIMEOUT_S: Final = 30.0
-"""A fetcher that still does not take its position then (it has no leader, say) ends the session."""
 
 _TOPIC_GONE: Final = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -130,10 +127,8 @@ class Session:
         self._stores: dict[int, Mapping[str, Store]] = {}
         self._tickets: dict[int, int] = {}  # partition number -> restore ticket
         self._last_ticket = 0
-        self._resuming: dict[int, float] = {}  # restored, waiting for the seek to take: until then
-        self._restored: dict[int, Restored] = {}  # of those
-        self._starts: dict[tuple[str, int], int] = {}
-        self._paused: set[tuple[str, int]] = set()
+        self._fetched: set[tuple[str, int]] = set()  # assigned to the consumer: restored, at an explicit offset
+        self._paused: set[tuple[str, int]] = set()  # of those
         self._commit_after_ms = 0
         self._aborts_in_a_row = 0
         self._held_back = False  # the last attempt found nothing that could be committed
@@ -255,15 +250,9 @@ class Session:
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         self.joined = True
         numbers = tuple(tp.partition for tp in assigned if not self.engine.owns(tp.partition))
-        # At the end: a fetch that overtakes the pause finds nothing there. At 0 it may be outside the log, and a
-        # fetcher that ran into that takes no seek any more (measured).
-        both = [TopicPartition(topic.name, number, OFFSET_END) for topic in self._inputs for number in numbers]
-        if not both:
-            consumer.incremental_assign([])
+        consumer.incremental_assign([])  # each is fetched once it is restored, see `_fetch`
+        if not numbers:
             return
-        consumer.incremental_assign(both)
-        consumer.pause(both)
-        self._paused.update((tp.topic, tp.partition) for tp in both)
         self._last_ticket += 1
         for number in numbers:
             self.engine.assign(number)
@@ -282,9 +271,10 @@ class Session:
 
     def _give_up(self, consumer: Consumer, gone: list[TopicPartition]) -> None:
         numbers = {tp.partition for tp in gone}
-        both = {(topic.name, number) for topic in self._inputs for number in numbers}
-        consumer.incremental_unassign([TopicPartition(topic, number) for topic, number in both])
-        self._paused -= both
+        fetched = {(topic, number) for topic, number in self._fetched if number in numbers}
+        consumer.incremental_unassign([TopicPartition(topic, number) for topic, number in fetched])
+        self._fetched -= fetched
+        self._paused -= fetched
         for number in numbers:
             self.stopped.pop(number, None)
         self._forget(numbers)
@@ -296,8 +286,6 @@ class Session:
         self._restorer.forget(numbers)
         for number in numbers:
             self._tickets.pop(number, None)
-            self._resuming.pop(number, None)
-            self._restored.pop(number, None)
             for store in self._stores.pop(number, {}).values():
                 store.close()
 
@@ -369,8 +357,6 @@ class Session:
             raise UnknownOutcome(error.str())
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             number = -1 if partition is None else partition
-            if number in self._tickets:
-                return  # fetched before the restore gave the position
             self.stopped[number] = EngineError(
                 f"the position is outside the log: {error.str()}",
                 code="CH0308",
@@ -433,7 +419,7 @@ class Session:
         wait_s = POLL_IDLE_S if at_ms is None else min(max(at_ms - now_ms, 0) / 1000, POLL_IDLE_S)
         if self._commit_after_ms > now_ms:
             wait_s = max(wait_s, 0.002)
-        if engine.waiting or self._tickets or self._resuming:
+        if engine.waiting or self._tickets:
             wait_s = min(wait_s, POLL_BUSY_S)
         return wait_s
 
@@ -456,8 +442,6 @@ class Session:
                 raise UnknownOutcome(str(result)) from result
             else:
                 raise result  # starting over would meet the same again
-        for number in list(self._resuming):
-            self._resume(number)
 
     def _take_result(self, result: RestoreResult) -> None:
         if self._tickets.get(result.number) != result.ticket:
@@ -471,36 +455,31 @@ class Session:
             _log.error("partition %d stays stopped: %s", result.number, result.error)
             return
         self._stores[result.number] = result.stores
-        for topic, snapshot in result.restored.progress.items():
-            self._starts[topic, result.number] = snapshot.low
-        self._restored[result.number] = result.restored
-        self._resuming[result.number] = time.monotonic() + SEEK_TIMEOUT_S
+        self._fetch(result.number, result.restored)
 
-    def _resume(self, number: int) -> None:
-        """Moves the consumer to where the partition starts. The fetcher may need a moment after the assignment.
+    def _fetch(self, number: int, restored: Restored) -> None:
+        """Starts reading a partition where it goes on, always at an explicit offset.
 
-        The engine takes records only afterwards: what was fetched before the seek must not move its position.
+        Never at the end or the beginning with a seek afterwards: librdkafka asks the broker for such a place, and an
+        answer that comes after the seek makes it ask again 500 ms later and go there: all records in between are
+        skipped without a word (measured on 2.16.1).
         """
-        for topic in self._inputs:
-            start = self._starts.get((topic.name, number))
-            if start is None:
-                continue
-            try:
-                self._consumer.seek(TopicPartition(topic.name, number, start))
-            except KafkaException as error:
-                if time.monotonic() > self._resuming[number]:
-                    raise UnknownOutcome(f"seek of {topic.name}/{number} to {start}: {error}") from error
-                return
-            del self._starts[topic.name, number]
-        del self._resuming[number]
-        self.engine.restored(number, self._restored.pop(number))
+        places = [TopicPartition(topic, number, snapshot.low) for topic, snapshot in restored.progress.items()]
+        try:
+            self._consumer.incremental_assign(places)
+            self._consumer.resume(places)  # a pause outlives an assignment
+        except KafkaException as error:
+            raise UnknownOutcome(f"assignment of partition {number}: {error}") from error
+        self._fetched.update((place.topic, number) for place in places)
+        self.engine.restored(number, restored)
 
     def _throttle(self) -> None:
-        wanted = self.engine.paused()
-        held = {*self._resuming, *self.stopped} - {-1}
-        wanted.update((topic.name, number) for number in held for topic in self._inputs)
         if self._draining:
-            wanted = set(self._paused) | wanted
+            wanted = set(self._fetched)
+        else:
+            wanted = self.engine.paused()
+            wanted.update((topic.name, number) for number in self.stopped for topic in self._inputs)
+            wanted &= self._fetched
         if wanted == self._paused:
             return
         pause, resume = wanted - self._paused, self._paused - wanted
@@ -580,13 +559,9 @@ class Session:
         if not self._draining:
             self._draining = True
             self.engine.drain()
-            self._consumer.pause([TopicPartition(topic, number) for topic, number in self._owned() - self._paused])
-            self._paused |= self._owned()
+            self._throttle()
         self.turn()
         return self.engine.settled
-
-    def _owned(self) -> set[tuple[str, int]]:
-        return {(tp.topic, tp.partition) for tp in self._consumer.assignment()}
 
     def close(self, *, orderly: bool) -> None:
         """Ends the clients. Not orderly: whatever is uncommitted is dropped and left to the next session."""
@@ -622,7 +597,7 @@ class Session:
 
     @property
     def ready(self) -> bool:
-        return self.joined and not self._tickets and not self._resuming and not self.stopped
+        return self.joined and not self._tickets and not self.stopped
 
 
 def _headers(headers: Iterable[tuple[str, Any]] | None) -> Headers:
