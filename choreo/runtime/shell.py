@@ -210,13 +210,13 @@ class EngineShell:
         )
 
     def _tell_of_refused(self, statistics: EngineStatistics) -> None:
-        """A line in the log when steps ended as dead letters or parked: two a second at most, however many there are."""
+        """A line in the log when steps ended as dead letters or parked: two a second at most."""
         told = self._told if self._told[2] == self._sessions else (0, 0, self._sessions)
         new = (statistics.dead_letters - told[0], statistics.parked - told[1])
         self._told = (statistics.dead_letters, statistics.parked, self._sessions)
         if any(new):
             _log.warning(
-                "%d new dead letters and %d newly parked events; see `choreo dead-letters list` and `choreo parked list`",
+                "%d new dead letters, %d newly parked events (see `choreo dead-letters` and `choreo parked`)",
                 *new,
             )
 
