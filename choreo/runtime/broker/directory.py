@@ -10,6 +10,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, Final
 
@@ -20,6 +21,8 @@ from choreo.runtime.broker.process import cause_in
 MARK: Final = "choreo-broker.json"
 LOCK: Final = "choreo-broker.lock"
 FORMAT_TIMEOUT_S: Final = 60.0  # takes 1 s on an idle machine
+LOCK_PATIENCE_S: Final = 2.0  # a guardian whose broker has just ended gives the lock back a moment later
+LOCK_AGAIN_S: Final = 0.05
 CLUSTER_ID_BYTES: Final = 16  # Kafka's ids are 16 random bytes in URL-safe base64 without padding
 
 
@@ -91,9 +94,11 @@ class DataDirectory:
 
     def _locked(self) -> DataDirectory:
         """Take the lock, which ends with the last process that holds the open file."""
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        deadline = time.monotonic() + LOCK_PATIENCE_S
+        while not self._try_lock():
+            if time.monotonic() < deadline:
+                time.sleep(LOCK_AGAIN_S)
+                continue
             self._lock.seek(0)
             holder = self._lock.read().strip() or "another process"
             self._lock.close()
@@ -103,9 +108,16 @@ class DataDirectory:
                 where=str(self.path),
                 hint="stop that broker, or choose another --data directory",
                 fault="user",
-            ) from None
+            )
         self.describe(f"process {os.getpid()}")
         return self
+
+    def _try_lock(self) -> bool:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     @property
     def lock_descriptor(self) -> int:
