@@ -394,7 +394,7 @@ class Engine:
         trigger.attempt += 1
         self._counts.retries += 1
         lane.step = lane.trigger = None
-        lane.retry, lane.due_ms, lane.last_failure = trigger, now_ms + wait_ms, failure
+        lane.retry, lane.due_ms = trigger, now_ms + wait_ms
         self._backoff.append(lane)
         return True
 

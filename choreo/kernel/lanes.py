@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from choreo.kernel.values import Failure, Step, Trigger
+from choreo.kernel.values import Step, Trigger
 
 if TYPE_CHECKING:
     from choreo.kernel.partition import Partition
@@ -20,7 +20,6 @@ class Lane:
         "dropped",
         "due_ms",
         "entity",
-        "last_failure",
         "partition",
         "queue",
         "retry",
@@ -38,7 +37,6 @@ class Lane:
         self.call_id: int | None = None
         self.retry: Trigger | None = None  # backs off until due_ms
         self.due_ms = 0
-        self.last_failure: Failure | None = None
         self.continuing = False
         self.woken = False
         self.dropped = False

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -241,6 +241,3 @@ class Settlement(NamedTuple):
     by: str
     reason: str
     delivery: Delivery | None  # redrive: the original input
-
-
-JsonObject = Mapping[str, Any]

@@ -9,8 +9,6 @@ REQUEST_TIMEOUT_S: Final = 10.0
 """Longest wait for one answer of the cluster before the command or worker says that it is unreachable."""
 TRANSACTION_TIMEOUT_MS: Final = 15_000
 """How long a dead worker's open transaction may hold readers up where nobody ends it earlier."""
-SESSION_TIMEOUT_MS: Final = 10_000
-"""After this long without a heartbeat a worker's partitions go to others. A restarted worker has them at once."""
 MAX_POLL_INTERVAL_MS: Final = 600_000
 """Above every wait in the engine thread: a handler that computes, a commit that is retried."""
 FETCH_WAIT_MS: Final = 50

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from choreo.runtime.facts import unreachable
-from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, admin
+from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S
+from choreo.runtime.preflight import admin_client
 
 AGAIN_S: Final = 0.1
 PATIENCE_S: Final = 3 * REQUEST_TIMEOUT_S
@@ -32,7 +33,12 @@ _NO_LEADER_YET: Final = {
 
 
 def log_ends(
-    bootstrap: str, security: Mapping[str, str], partitions: Iterable[tuple[str, int]], which: OffsetSpec
+    bootstrap: str,
+    security: Mapping[str, str],
+    partitions: Iterable[tuple[str, int]],
+    which: OffsetSpec,
+    *,
+    patience_s: float = PATIENCE_S,
 ) -> dict[tuple[str, int], int]:
     """Offsets of the logs at READ_UNCOMMITTED: what open transactions wrote counts.
 
@@ -41,14 +47,15 @@ def log_ends(
     Args:
         partitions: (topic, partition) pairs.
         which: ``OffsetSpec.earliest()`` or ``OffsetSpec.latest()``.
+        patience_s: how long leaders may be missing.
 
     Raises:
         HostError: CH0801, no answer within the patience.
     """
     wanted = list(partitions)
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while wanted:
-        client = AdminClient(admin(bootstrap, security))
+        client = admin_client(bootstrap, security)
         try:
             futures = client.list_offsets(
                 {TopicPartition(topic, number): which for topic, number in wanted},

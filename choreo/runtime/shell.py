@@ -104,7 +104,6 @@ class EngineShell:
         self._stopping = threading.Event()
         self._drain_until = 0.0
         self._polled_at = time.monotonic()
-        self._session: Session | None = None
         self._sessions = 0
         self._told = (0, 0, 0)  # dead letters and parked events that the log knows of, in which session
         self._status = ShellStatus(False, False, 0.0, None, {}, {}, 0)
@@ -177,7 +176,6 @@ class EngineShell:
         self._sessions += 1
         # calls of its own: a late answer of an earlier session's call must not reach a step of this one
         session = Session(self._config, Calls(self._loop, self._call), _now_ms, self._refusals)
-        self._session = session
         orderly = False
         try:
             next_status = 0.0
@@ -194,7 +192,6 @@ class EngineShell:
             self._note_status(session)
             orderly = True
         finally:
-            self._session = None
             session.close(orderly=orderly)
 
     def _note_status(self, session: Session) -> None:

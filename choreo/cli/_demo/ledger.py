@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from choreo.cli._demo.accounting import Decided, Found, Letter
@@ -21,15 +21,14 @@ from choreo.kernel.envelope import parse_headers
 from choreo.kernel.ids import Identity
 from choreo.kernel.values import Delivery, InputTopic
 from choreo.runtime.builtin_schemas import builtin_id, builtin_lock
-from choreo.runtime.facts import unreachable
-from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, reader
+from choreo.runtime.kafka_config import reader
+from choreo.runtime.log_ends import log_ends
 from choreo.runtime.preflight import admin_client, cluster_topics
 
 BATCH: Final = 2_000
 # Longer than the broker may take to end the transaction of a worker that died (15 s, then its scan).
 QUIET_S_MAX: Final = 30.0
 # A broker gives some hundred new partitions their leaders within about five seconds, on a busy machine in ten.
-_NO_LEADER_YET: Final = ("NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "UNKNOWN_TOPIC_OR_PART")
 LEADERS_S_MAX: Final = 60.0
 _POLL_S: Final = 0.2
 
@@ -70,23 +69,7 @@ class Client:
         Raises:
             HostError: CH0801, the cluster does not answer.
         """
-        deadline = time.monotonic() + LEADERS_S_MAX
-        while True:
-            # A client of its own for each attempt: it keeps stale leaders for minutes. In a variable: its answers never
-            # come once it is collected.
-            client = admin_client(self.bootstrap, self.security)
-            futures = client.list_offsets(
-                {TopicPartition(topic, number): OffsetSpec.latest() for topic, number in partitions},
-                isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                request_timeout=REQUEST_TIMEOUT_S,
-            )
-            try:
-                return {(place.topic, place.partition): future.result().offset for place, future in futures.items()}
-            except KafkaException as error:
-                # A topic that was created a moment ago may not have its leader yet.
-                if error.args[0].name() not in _NO_LEADER_YET or time.monotonic() > deadline:
-                    raise unreachable(error.args[0].str(), self.bootstrap) from error
-            time.sleep(_POLL_S)
+        return log_ends(self.bootstrap, self.security, partitions, OffsetSpec.latest(), patience_s=LEADERS_S_MAX)
 
     def consumer(self) -> Consumer:
         """A reader at read_committed that is assigned by hand and commits nothing."""
