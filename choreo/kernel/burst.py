@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from choreo.kernel.progress import METADATA_CHARS_MAX, encode_metadata
 from choreo.kernel.values import Checkpoint, EntityState, Outcome, OutRecord, ParkedRow, RowWrite, TimerRow, Trigger
@@ -25,6 +25,9 @@ IDLE_COMMIT_MS: Final = 1_000
 """Progress without steps (commit markers passed) is committed this often."""
 RECOMMIT_MS: Final = 24 * 60 * 60 * 1000
 """Offsets of topics that a live group is not subscribed to expire (7 days by default): all are committed daily."""
+
+
+_NONE: Final[Mapping[Any, Any]] = {}
 
 
 class Done:
@@ -49,8 +52,8 @@ class Done:
         self.outcome = outcome
         self.sequence = sequence  # completion order, over all partitions
         self.rows: list[tuple[RowWrite, bytes | None]] = []  # with the packed form for the store
-        self.timers: dict[str, TimerRow | None] = {}
-        self.parked: dict[int, ParkedRow | None] = {}
+        self.timers: Mapping[str, TimerRow | None] = _NONE
+        self.parked: Mapping[int, ParkedRow | None] = _NONE
         self.state: EntityState | None = None
         self.delivery_number = 0
         self.size = _outcome_bytes(outcome)

@@ -31,6 +31,7 @@ from choreo.kernel.validate import first_violation
 from choreo.kernel.values import (
     Answer,
     Call,
+    Checkpoint,
     Delivery,
     EntityState,
     Envelope,
@@ -155,6 +156,7 @@ class Engine:
         self._runner = runner
         self._refusals = Refusals() if refusals is None else refusals
         self._inputs = {topic.name: topic for topic in config.inputs}
+        self._dedupes = any(topic.dedupe_ms is not None for topic in config.inputs)
         self._admit = admit_with(self._inputs, config.partitions, config.partition_of, config.settlement)
         self._partitions: dict[int, Partition] = {}
         self._finished: deque[Done] = deque()
@@ -219,17 +221,17 @@ class Engine:
     def deliver(self, deliveries: Iterable[Delivery]) -> None:
         """Takes records as the consumer returned them. Records of partitions that are not ready are ignored: the shell
         reads from ``Restored.progress`` on when they are."""
-        parse = self._config.parse
-        inputs = self._inputs
+        parse, inputs, partitions = self._config.parse, self._inputs, self._partitions
         for delivery in deliveries:
-            partition = self._partitions.get(delivery.partition)
+            topic, number, offset = delivery[:3]
+            partition = partitions.get(number)
             if partition is None or not partition.ready:
                 continue
-            progress = partition.progress[delivery.topic]
-            if delivery.offset < progress.position:
+            progress = partition.progress[topic]
+            if offset < progress.position:
                 continue  # fetched before the seek took effect
-            unfinished = progress.deliver(delivery.offset)
-            envelope = parse(delivery, inputs[delivery.topic])
+            unfinished = progress.deliver(offset)
+            envelope = parse(delivery, inputs[topic])
             if unfinished:
                 partition.buffer(delivery, envelope)
             else:
@@ -287,17 +289,18 @@ class Engine:
 
     def _run_turn(self, partition: Partition, now_ms: int, limit: int) -> bool:
         turn_end = min(limit, self._counts.steps + TURN_STEPS_MAX)
+        lanes, next_trigger, begin = partition.lanes, partition.next_trigger, self._begin
         ran = False
         while self._may_start(turn_end) and not partition.dropped:
-            trigger = partition.next_trigger(now_ms)
+            trigger = next_trigger(now_ms)
             if trigger is None:
                 return ran
             ran = True
-            lane = partition.lanes.get(trigger.entity)
+            lane = lanes.get(trigger.entity) if lanes else None
             if lane is not None:
                 lane.queue.append(trigger)
             else:
-                self._begin(partition, None, trigger, now_ms)
+                begin(partition, None, trigger, now_ms)
         return ran
 
     def _wake(self, now_ms: int) -> None:
@@ -328,6 +331,10 @@ class Engine:
     def _begin(self, partition: Partition, lane: Lane | None, trigger: Trigger, now_ms: int) -> None:
         """Starts the step of a trigger whose lane is free."""
         self._counts.steps += 1
+        if self._is_plain(partition, trigger):
+            step = self._runner.start(trigger, partition.view, now_ms)
+            self._take(partition, lane, trigger, step, step.advance(None), now_ms)
+            return
         refused = self._refusal(partition, trigger)
         if trigger.timer is not None and not partition.timers.is_set(trigger.timer):
             pass  # cancelled or set anew by an earlier step of the lane
@@ -348,6 +355,16 @@ class Engine:
         if lane is not None:
             self._continue(lane, now_ms)
 
+    def _is_plain(self, partition: Partition, trigger: Trigger) -> bool:
+        """Whether nothing but the step itself can come of it: true for almost all, so it is asked first."""
+        return (
+            trigger.kind == "event"
+            and trigger.refused is None
+            and not partition.parked
+            and not self._dedupes
+            and not self._refusals.poison
+        )
+
     def _refusal(self, partition: Partition, trigger: Trigger) -> Failure | None:
         """Why an input cannot be handled at all: its key is unusable, or it broke a burst before."""
         if trigger.refused is not None:
@@ -360,29 +377,30 @@ class Engine:
         self, partition: Partition, lane: Lane | None, trigger: Trigger, step: Step, result: StepResult, now_ms: int
     ) -> None:
         """Goes on with what a step answered."""
-        if type(result) is Waiting:
+        if type(result) is Outcome:
+            violation = first_violation(result, trigger.entity, self._config.facts, self._config.changelogs)
+            if violation is not None:
+                result = self._runner.dead_letter(trigger, violation, partition.view, now_ms)
+            self._end(partition, lane, trigger, result, now_ms)
+        elif type(result) is Waiting:
             lane = lane or partition.lane(trigger.entity)
             waits = self._waits
             waits.last_id += 1
             lane.step, lane.trigger, lane.call_id = step, trigger, waits.last_id
             waits.lanes[waits.last_id] = lane
             waits.to_start.append((waits.last_id, result.call))
-            return
-        if type(result) is Failure:
-            if self._retry_later(partition, lane, trigger, result, now_ms):
-                return
-            outcome = self._failed(partition, trigger, result, now_ms)
         else:
-            assert isinstance(result, Outcome)
-            outcome = result
-            violation = first_violation(outcome, trigger.entity, self._config.facts, self._config.changelogs)
-            if violation is not None:
-                outcome = self._runner.dead_letter(trigger, violation, partition.view, now_ms)
-        if lane is not None:
-            lane.step = lane.trigger = None
+            assert isinstance(result, Failure)
+            if not self._retry_later(partition, lane, trigger, result, now_ms):
+                self._end(partition, lane, trigger, self._failed(partition, trigger, result, now_ms), now_ms)
+
+    def _end(self, partition: Partition, lane: Lane | None, trigger: Trigger, outcome: Outcome, now_ms: int) -> None:
+        if lane is None:
+            self._finish(partition, trigger, outcome)
+            return
+        lane.step = lane.trigger = None
         self._finish(partition, trigger, outcome)
-        if lane is not None:
-            self._continue(lane, now_ms)
+        self._continue(lane, now_ms)
 
     def _retry_later(
         self, partition: Partition, lane: Lane | None, trigger: Trigger, failure: Failure, now_ms: int
@@ -531,7 +549,10 @@ class Engine:
         if outcome.parked is not None:
             self._counts.parked += 1
         done = Done(partition, trigger, outcome, self._sequence)
-        partition.apply(done, self._next_entity_state(partition, trigger, outcome))
+        state = None
+        if self._dedupes or (outcome.decision is not None and self._config.sequences):
+            state = self._next_entity_state(partition, trigger, outcome)
+        partition.apply(done, state)
         if outcome.parked is not None and trigger.parked_number >= 0:
             partition.stop_retry(trigger.entity)
         self._finished.append(done)
@@ -575,16 +596,24 @@ class Engine:
             names = [_step_name(done.partition, done.trigger) for done in burst.steps]
             # offsets never come back; a timer's or a parked event's name may, when its dead letter is sent again
             refusals.poison.difference_update(name for name in names if name[-1] is None)
+        checkpoints: dict[int, list[Checkpoint]] = {partition.number: [] for partition in burst.partitions}
+        for checkpoint in burst.checkpoints:
+            checkpoints[checkpoint.partition].append(checkpoint)
         for partition in burst.partitions:
             if not partition.dropped:
-                partition.committed(burst, now_ms)
+                partition.committed(checkpoints[partition.number], now_ms)
+        for done in burst.steps:
+            if done.rows and not done.partition.dropped:
+                done.partition.settle(done)
 
     def put_back(self, burst: Burst) -> None:
         """The transaction was aborted: the same outcomes go again, except those whose partition was dropped."""
         kept = [done for done in burst.steps if not done.partition.dropped]
-        for partition in burst.partitions:
-            if not partition.dropped:
-                partition.reopen(done for done in kept if done.partition is partition)
+        by_partition: dict[int, list[Done]] = {}
+        for done in kept:
+            by_partition.setdefault(done.partition.number, []).append(done)
+        for dones in by_partition.values():
+            dones[0].partition.reopen(dones)
         self._finished.extendleft(reversed(kept))
         self._finished_bytes += sum(done.size for done in kept)
         for partition in burst.partitions:

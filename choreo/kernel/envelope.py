@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
+from choreo.errors import SchemaError
 from choreo.kernel.ids import SPAN_ID_CHARS, TRACE_ID_CHARS, Identity, is_hex, root_id, trace_id
 from choreo.kernel.values import Delivery, Envelope, Headers, InputTopic
 
@@ -127,7 +128,18 @@ def rfc3339(time_ms: int) -> str:
 
 
 def constant_headers(identity: Identity, type_name: str) -> tuple[Header, ...]:
-    """Headers that all events of one type from one agent share; build them once."""
+    """Headers that all events of one type from one agent share; build them once.
+
+    Raises:
+        SchemaError: CH0202, no reader would take a type name of this length from a header.
+    """
+    size = len(type_name.encode())
+    if size > ID_BYTES_MAX:
+        raise SchemaError(
+            f"the Avro name {type_name[:80]}… has {size} bytes; the header ce_type takes {ID_BYTES_MAX}",
+            code="CH0202",
+            hint="give the record a shorter name or namespace",
+        )
     return (
         ("ce_source", identity.source.encode()),
         ("ce_type", type_name.encode()),

@@ -20,13 +20,13 @@ T = TypeVar("T")
 class Merge(Generic[T]):
     """Buffers of one partition number, one for each input topic."""
 
-    __slots__ = ("_at_end", "_buffers", "_single", "_waiting_since_ms", "wait_ms")
+    __slots__ = ("_at_end", "_buffers", "_only", "_waiting_since_ms", "wait_ms")
 
     def __init__(self, topics: Iterable[str], wait_ms: int) -> None:
         self._buffers: dict[str, deque[tuple[int, T]]] = {topic: deque() for topic in topics}
         self._at_end: dict[str, bool] = dict.fromkeys(self._buffers, False)
         self._waiting_since_ms: int | None = None
-        self._single = len(self._buffers) == 1
+        self._only = next(iter(self._buffers.values())) if len(self._buffers) == 1 else None
         self.wait_ms = wait_ms
 
     def add(self, topic: str, time_ms: int, item: T) -> None:
@@ -52,9 +52,9 @@ class Merge(Generic[T]):
 
     def release(self, now_ms: int) -> T | None:
         """The next item, or None if there is none or it has to wait."""
-        if self._single:
-            for buffer in self._buffers.values():
-                return buffer.popleft()[1] if buffer else None
+        only = self._only
+        if only is not None:
+            return only.popleft()[1] if only else None
         first: deque[tuple[int, T]] | None = None
         held = False
         for topic, buffer in self._buffers.items():

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from choreo.kernel.burst import Burst, Done
+from choreo.kernel.burst import Done
 from choreo.kernel.event_clock import EventClock, Reached
 from choreo.kernel.lanes import Lane
 from choreo.kernel.merge import Merge
@@ -15,11 +15,13 @@ from choreo.kernel.progress import METADATA_CHARS_MAX, Progress, encode_metadata
 from choreo.kernel.restore import Restored, RowReader
 from choreo.kernel.timers import Timers
 from choreo.kernel.values import (
+    Checkpoint,
     Delivery,
     EntityState,
     Envelope,
     Failure,
     InputTopic,
+    Outcome,
     ParkedRow,
     Settlement,
     TimerRow,
@@ -176,31 +178,35 @@ class Partition:
         """The next input or timer in event-time order; None if there is none now."""
         if self._inbox:
             return self._inbox.popleft()
-        timer = self.timers.due(self.clock_ms(now_ms))
+        timers, clock, release = self.timers, self.clock, self._merge.release
+        timer = timers.due(self.clock_ms(now_ms)) if timers.any_set else None
         if timer is not None:
             return _fired(timer)
-        while (item := self._next or self._merge.release(now_ms)) is not None:
-            delivery = item.delivery
-            time_ms = min(item.envelope.time_ms, delivery.timestamp_ms + AHEAD_MS_MAX)
-            if time_ms > self.clock.now.event_time_ms:
-                timer = self.timers.due(time_ms)
+        while (item := self._next or release(now_ms)) is not None:
+            delivery, envelope, finished = item
+            time_ms, latest_ms = envelope.time_ms, delivery.timestamp_ms + AHEAD_MS_MAX
+            if time_ms > latest_ms:
+                time_ms = latest_ms
+            if time_ms > clock.now.event_time_ms:
+                timer = timers.due(time_ms) if timers.any_set else None
                 if timer is not None:
                     self._next = item
                     return _fired(timer)
-                self.clock.move(delivery.topic, delivery.offset, Reached(time_ms, now_ms))
+                clock.move(delivery.topic, delivery.offset, Reached(time_ms, now_ms))
             self._next = None
-            if not item.finished:
-                self._let_rearmed_go()
-                return self._admit(delivery, item.envelope)
-        self._let_rearmed_go()
-        timer = self.timers.due(self.clock_ms(now_ms))
+            if not finished:
+                if self._rearmed:
+                    self._let_rearmed_go()
+                return self._admit(delivery, envelope)
+        if self._rearmed:
+            self._let_rearmed_go()
+        timer = timers.due(self.clock_ms(now_ms)) if timers.any_set else None
         return None if timer is None else _fired(timer)
 
     def _let_rearmed_go(self) -> None:
         """A timer that its own step set again for a moment that has passed takes turns with the inputs: otherwise one
         entity that re-arms its timer for ever would keep all others of the partition waiting."""
-        if self._rearmed:
-            self.timers.hand_back(self._rearmed.popleft())
+        self.timers.hand_back(self._rearmed.popleft())
 
     def again(
         self,
@@ -263,26 +269,33 @@ class Partition:
             packed = None if write.value is None else pack(trigger.envelope.event_id, write.value)
             self._overlay[write.table, entity] = (packed, done.sequence)
             done.rows.append((write, packed))
+        if trigger.timer is not None or outcome.cancels or outcome.timers:
+            done.timers = self._apply_timers(trigger, outcome)
+        if outcome.parked is not None:
+            self.parked.setdefault(entity, {})[outcome.parked.number] = outcome.parked
+            done.parked = {outcome.parked.number: outcome.parked}
+        elif trigger.parked_number >= 0:
+            self._unpark(entity, trigger.parked_number)
+            done.parked = {trigger.parked_number: None}
+        if state is not None:
+            self.entities[entity] = done.state = state
+
+    def _apply_timers(self, trigger: Trigger, outcome: Outcome) -> dict[str, TimerRow | None]:
+        """By name, what the step left of the entity's timers that it touched."""
+        entity, changed = trigger.entity, dict[str, TimerRow | None]()
         if trigger.timer is not None and self.timers.is_set(trigger.timer):
             self.timers.cancel(entity, trigger.timer.name)
-            done.timers[trigger.timer.name] = None
+            changed[trigger.timer.name] = None
         for name in outcome.cancels:
             if self.timers.cancel(entity, name):
-                done.timers[name] = None
+                changed[name] = None
         for timer in outcome.timers:
             again = trigger.timer is not None and timer.at_ms <= trigger.timer.at_ms
             self.timers.set(timer, held=again)
             if again:
                 self._rearmed.append(timer)
-            done.timers[timer.name] = timer
-        if outcome.parked is not None:
-            self.parked.setdefault(entity, {})[outcome.parked.number] = outcome.parked
-            done.parked[outcome.parked.number] = outcome.parked
-        elif trigger.parked_number >= 0:
-            self._unpark(entity, trigger.parked_number)
-            done.parked[trigger.parked_number] = None
-        if state is not None:
-            self.entities[entity] = done.state = state
+            changed[timer.name] = timer
+        return changed
 
     def _unpark(self, entity: str, number: int) -> None:
         rows = self.parked[entity]
@@ -295,10 +308,10 @@ class Partition:
     # -- commits -------------------------------------------------------------------------------------------------------
 
     def finish(self, done: Done) -> None:
-        if done.trigger.source is not None:
-            topic, offset = done.trigger.source
-            done.delivery_number = self.progress[topic].delivery_number(offset)
-            self.progress[topic].finish(offset)
+        source = done.trigger.source
+        if source is not None:
+            topic, offset = source
+            done.delivery_number = self.progress[topic].finish(offset)
             self._bytes -= self._buffered_bytes(done.trigger)
 
     def reopen(self, dones: Iterable[Done]) -> None:
@@ -315,9 +328,11 @@ class Partition:
     def _buffered_bytes(self, trigger: Trigger) -> int:
         """What ``buffer`` counted for it; an event that came back through the inbox was not counted."""
         delivery, source = trigger.delivery, trigger.source
-        if delivery is None or delivery.value is None or source != (delivery.topic, delivery.offset):
+        if delivery is None or delivery.value is None or source is None:
             return 0
-        return 0 if self._inputs[delivery.topic].inbox else len(delivery.value)
+        if source[1] != delivery.offset or source[0] != delivery.topic or self._inputs[source[0]].inbox:
+            return 0
+        return len(delivery.value)
 
     def reached(self) -> Reached:
         """The event clock to commit: before the first input that is not finished."""
@@ -334,20 +349,22 @@ class Partition:
             progress.low != self._committed_lows.get(topic) for topic, progress in self.progress.items()
         )
 
-    def committed(self, burst: Burst, now_ms: int) -> None:
+    def committed(self, checkpoints: Iterable[Checkpoint], now_ms: int) -> None:
+        """Its offsets are committed as ``checkpoints`` say."""
         self.commit_due = False
         self.committed_at_ms = now_ms
-        for checkpoint in burst.checkpoints:
-            if checkpoint.partition == self.number:
-                self._committed_lows[checkpoint.topic] = checkpoint.low
-                self.clock.forget(checkpoint.topic, checkpoint.low)
-        for done in burst.steps:
-            if done.partition is self:
-                for write, _ in done.rows:
-                    key = (write.table, done.trigger.entity)
-                    written = self._overlay.get(key)
-                    if written is not None and written[1] == done.sequence:
-                        del self._overlay[key]
+        for checkpoint in checkpoints:
+            self._committed_lows[checkpoint.topic] = checkpoint.low
+            self.clock.forget(checkpoint.topic, checkpoint.low)
+
+    def settle(self, done: Done) -> None:
+        """The store holds the rows of a committed step: the overlay is done with them, unless a later step wrote."""
+        overlay = self._overlay
+        for write, _ in done.rows:
+            key = (write.table, done.trigger.entity)
+            written = overlay.get(key)
+            if written is not None and written[1] == done.sequence:
+                del overlay[key]
 
 
 class _Item(NamedTuple):
@@ -400,7 +417,7 @@ def admit_with(
                 known.clear()
             known[key] = seen
         entity, expected = seen
-        trigger = Trigger("event", entity, delivery, envelope, source=source)
+        trigger = Trigger("event", entity, delivery, envelope, None, 0, source)
         topic = inputs.get(delivery.topic)
         if expected != delivery.partition and delivery.partition >= 0:
             trigger.refused = Failure(

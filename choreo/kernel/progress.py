@@ -75,10 +75,12 @@ class Progress:
         if offset > self.position:
             self.position = offset
 
-    def finish(self, offset: int) -> None:
-        del self._unfinished[offset]
+    def finish(self, offset: int) -> int:
+        """Marks a delivered offset as finished; returns the number of its delivery, for ``reopen``."""
+        number = self._unfinished.pop(offset)
         if offset >= self._top:
             self._top = offset + 1
+        return number
 
     def reopen(self, offsets: Iterable[tuple[int, int]]) -> None:
         """Takes back ``finish`` of (offset, delivery number) pairs; rare, so it may rebuild the order."""

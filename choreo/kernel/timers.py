@@ -26,6 +26,11 @@ class Timers:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def any_set(self) -> bool:
+        """Whether a timer may become due."""
+        return bool(self._heap)
+
     def set(self, row: TimerRow, *, held: bool = False) -> None:
         """Sets a timer. ``held``: it does not become due before ``hand_back``."""
         self._rows[row.entity, row.name] = row

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from choreo.errors import SchemaError
 from choreo.kernel.envelope import (
     TIME_MS_MAX,
     carried_headers,
@@ -197,3 +198,10 @@ def test_row_headers_name_the_event_that_shaped_the_row() -> None:
 def test_a_time_beyond_the_year_9999_in_utc_counts_as_absent() -> None:
     delivery = Delivery("in", 0, 0, 7, b"k", b"", (("ce_time", b"9999-12-31T23:59:59-23:59"),))
     assert parse_headers(delivery, InputTopic("in")).time_ms == 7
+
+
+def test_a_type_name_that_no_reader_would_take_is_refused_when_the_headers_are_built() -> None:
+    assert constant_headers(IDENTITY, "n" * 256)[1] == ("ce_type", b"n" * 256)
+    with pytest.raises(SchemaError, match="257 bytes") as refused:
+        constant_headers(IDENTITY, "n" * 257)
+    assert refused.value.code == "CH0202"
