@@ -1,0 +1,10 @@
+"""The scoring job, see scoring.py."""
+
+from __future__ import annotations
+
+import choreo
+from agents.scoring import score
+from schemas import Payment
+
+app = choreo.App("topologies/payments.yaml", agent="brief_rocksdb")
+app.on(Payment)(score)

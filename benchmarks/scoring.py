@@ -1,0 +1,131 @@
+"""The scoring job on a broker: its topics, its input, and the ways to run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+from fastavro import schemaless_reader
+
+from benchmarks.cluster import Cluster
+from benchmarks.machine import REPOSITORY
+from benchmarks.processes import Process
+from benchmarks.raw_loop import PREFIX_BYTES, RawSettings, schema_of
+from choreo.topology import names
+
+PROJECT: Final = Path(__file__).parent / "project"
+TOPOLOGY: Final = "payments"
+SOURCE: Final = "payments"
+PARTITIONS: Final = 4
+COMMAND_S: Final = 120.0
+AGENTS: Final = ("off_memory", "off_rocksdb", "brief_memory", "brief_rocksdb")
+COMPACTED: Final = {"cleanup.policy": "compact"}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to do the job: a worker process and the topics it writes.
+
+    Args:
+        name: as figures call it.
+        output, changelog: topics; one record per payment, and the newest row per account.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    folder: Path
+    output: str
+    changelog: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def start(self) -> Process:
+        return Process(self.name, self.command, self.folder, self.environment)
+
+
+class Scoring:
+    """The job, set up on one broker. ``choreo apply`` has made its topics."""
+
+    def __init__(self, bootstrap: str, folder: Path) -> None:
+        self.bootstrap = bootstrap
+        self.cluster = Cluster(bootstrap)
+        self.folder = folder / "scoring"
+        shutil.copytree(PROJECT, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
+        self._choreo("schemas", "generate")
+        self._choreo("apply", f"topologies/{TOPOLOGY}.yaml")
+        lock = json.loads((self.folder / "schemas" / "registry.lock.json").read_text("utf-8"))
+        newest = {subject: versions[-1]["id"] for subject, versions in lock["subjects"].items()}
+        self.ids = {
+            "Payment": newest["payments-value"],
+            "PaymentScored": newest["scored-off-memory-value"],
+            "Account": newest[f"{names.changelog(TOPOLOGY, 'off_memory', 'accounts_off_memory')}-value"],
+        }
+
+    def _choreo(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", "from choreo.cli._main import main; main()", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "CHOREO_BROKERS": self.bootstrap},
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"choreo {' '.join(arguments)}: {done.stderr}")
+
+    def choreo(self, agent: str) -> Contestant:
+        """A worker started as users start it."""
+        dashed = agent.replace("_", "-")
+        return Contestant(
+            f"choreo-{dashed}",
+            (sys.executable, "-m", "faust", "-A", f"agents.{agent}", "worker", "-l", "info", "--without-web"),
+            self.folder,
+            output=f"scored-{dashed}",
+            changelog=names.changelog(TOPOLOGY, agent, f"accounts_{agent}"),
+            environment={"CHOREO_BROKERS": self.bootstrap, "CHOREO_INSTANCE": "bench"},
+        )
+
+    def payments_counted(self, contestant: Contestant) -> int:
+        """What the newest committed rows say: every payment exactly once, or the run is void."""
+        parsed: Any = schema_of("Account")
+        newest: dict[bytes, int] = {}
+        for message in self.cluster.read(contestant.changelog, dict.fromkeys(range(PARTITIONS), 0)):
+            row: Any = schemaless_reader(BytesIO(message.value()[PREFIX_BYTES:]), parsed, None)
+            newest[message.key()] = row["payments"]
+        return sum(newest.values())
+
+    def raw(self, name: str, **options: Any) -> Contestant:
+        """The raw loop, with topics of its own.
+
+        Args:
+            name: of the contestant.
+            options: fields of ``RawSettings``.
+        """
+        output, changelog = f"{name}.scored", f"{name}.changelog"
+        self.cluster.create([output], partitions=PARTITIONS)
+        self.cluster.create([changelog], partitions=PARTITIONS, settings=COMPACTED)
+        settings = RawSettings(
+            bootstrap=self.bootstrap,
+            group=name,
+            source=SOURCE,
+            output=output,
+            changelog=changelog,
+            ids=self.ids,
+            **options,
+        )
+        return Contestant(
+            name,
+            (sys.executable, "-m", "benchmarks.raw_loop", json.dumps(asdict(settings))),
+            self.folder,
+            output=output,
+            changelog=changelog,
+            environment={"PYTHONPATH": str(REPOSITORY)},
+        )

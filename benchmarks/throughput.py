@@ -1,0 +1,207 @@
+"""Exactly-once throughput of one worker against the raw loop, on one embedded Kafka.
+
+    python -m benchmarks.throughput [--rounds 5] [--events 200000] [--keys 1000] [--only NAME …] [--json FILE]
+    python -m benchmarks.throughput --profile [--native] [--only choreo-off-memory]
+
+Four partitions; events, rows and outputs are Avro; the input carries the headers that ``choreo.Producer`` writes and
+lies in Kafka before a worker starts. In each round every contestant does the whole of the round's input, one after the
+other, the raw loop twice. Rates are read from Kafka (last stable offsets of the output) between the first commit after
+the warm-up and the last commit; CPU from /proc over the same span. The machine is shared with the broker and with
+whatever else runs: trust ratios of one run and CPU per event, not the absolute rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.backlog import Drained, drain
+from benchmarks.feed import PaymentFeed
+from benchmarks.figures import median, spread
+from benchmarks.machine import header, load
+from benchmarks.processes import Process
+from benchmarks.profile import Profile, Recording, py_spy, read
+from benchmarks.scoring import AGENTS, SOURCE, Contestant, Scoring
+from choreo.runtime.broker import EmbeddedBroker
+
+RAW = "raw"
+RAW_SAME_BYTES = "raw-same-bytes"
+RAW_EVERY_ROW = "raw-every-row"
+NAMES = (RAW, RAW_SAME_BYTES, RAW_EVERY_ROW, *(f"choreo-{agent.replace('_', '-')}" for agent in AGENTS))
+SEED = 1
+RECORDING_S = 60.0
+
+Note = Callable[[str], None]
+
+
+def contestants(job: Scoring, wanted: tuple[str, ...]) -> list[Contestant]:
+    """In the order of a round: choreo's between the raw ones."""
+    makers: dict[str, Callable[[], Contestant]] = {
+        RAW: lambda: job.raw(RAW),
+        RAW_SAME_BYTES: lambda: job.raw(RAW_SAME_BYTES, headers="all"),
+        RAW_EVERY_ROW: lambda: job.raw(RAW_EVERY_ROW, rows="event"),
+        **{f"choreo-{agent.replace('_', '-')}": lambda agent=agent: job.choreo(agent) for agent in AGENTS},  # type: ignore[misc]
+    }
+    chosen = [makers[name]() for name in NAMES if name in wanted]
+    if RAW in wanted:
+        chosen.insert((len(chosen) + 2) // 2, job.raw("raw-again"))
+    return chosen
+
+
+def measure(
+    wanted: tuple[str, ...], *, rounds: int, events: int, keys: int, note: Note
+) -> tuple[dict[str, list[Drained]], dict[str, int]]:
+    """Rounds by contestant (both raw ones under ``raw``), and the payments that the last rows count, by contestant."""
+    found: dict[str, list[Drained]] = {}
+    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker() as broker:
+        job = Scoring(broker.bootstrap, Path(folder))
+        feed = PaymentFeed(broker.bootstrap, SOURCE, job.ids["Payment"], keys=keys, seed=SEED)
+        entrants = contestants(job, wanted)
+        for number in range(1, rounds + 1):
+            note(f"round {number} of {rounds}: writing {events} events")
+            feed.write(events)
+            for one in entrants:
+                drained = drain(job.cluster, one, backlog=events, broker_pid=broker.pid)
+                found.setdefault(RAW if one.name == "raw-again" else one.name, []).append(drained)
+                note(f"round {number} of {rounds}: {one.name} {drained.per_s:,.0f}/s")
+        counted = {one.name: job.payments_counted(one) for one in entrants}
+    for name, payments in counted.items():
+        if payments != rounds * events:
+            raise RuntimeError(f"{name} counted {payments} payments, {rounds * events} were written")
+    return found, counted
+
+
+def summary(found: dict[str, list[Drained]]) -> dict[str, dict[str, Any]]:
+    """What the table and the JSON file show, by contestant."""
+    raw_per_s = median([one.per_s for one in found[RAW]]) if RAW in found else None
+    made: dict[str, dict[str, Any]] = {}
+    for name, drained in found.items():
+        rates = [one.per_s for one in drained]
+        made[name] = {
+            "events_per_s": round(median(rates)),
+            "ratio": None if raw_per_s is None else round(median(rates) / raw_per_s, 3),
+            "spread": round(spread(rates), 2),
+            "rounds": [round(rate) for rate in rates],
+            "worker_cpu_us_per_event": round(median([one.worker_cpu_us for one in drained]), 2),
+            "broker_cpu_us_per_event": round(median([one.broker_cpu_us for one in drained]), 2),
+            "first_commit_s": round(median([one.first_commit_s for one in drained]), 2),
+        }
+    return made
+
+
+def show(console: Console, made: dict[str, dict[str, Any]]) -> None:
+    table = Table(title="exactly-once throughput, one worker")
+    for title in ("", "events/s", "÷ raw", "spread", "worker CPU µs", "broker CPU µs", "first commit s"):
+        table.add_column(title, justify="left" if not title else "right")
+    for name, one in made.items():
+        ratio = "" if one["ratio"] is None else f"{one['ratio']:.2f}"
+        table.add_row(
+            name,
+            f"{one['events_per_s']:,}",
+            ratio,
+            f"{one['spread']:.0%}",
+            f"{one['worker_cpu_us_per_event']:.1f}",
+            f"{one['broker_cpu_us_per_event']:.1f}",
+            f"{one['first_commit_s']:.2f}",
+        )
+    console.print(table)
+
+
+def profile(console: Console, name: str, *, events: int, keys: int, native: bool, top: int, out: Path) -> None:
+    """Runs one contestant under py-spy and prints where its time goes, in microseconds per event."""
+    tool = py_spy()
+    if tool is None:
+        raise SystemExit("py-spy is not installed: pip install py-spy")
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"profile-{name}.txt"
+    recordings: list[Recording] = []
+
+    def attach(worker: Process) -> None:
+        recordings.append(Recording(tool, worker.pid, file, native=native))
+
+    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker() as broker:
+        job = Scoring(broker.bootstrap, Path(folder))
+        PaymentFeed(broker.bootstrap, SOURCE, job.ids["Payment"], keys=keys, seed=SEED).write(events)
+        (contestant,) = (one for one in contestants(job, (name,)) if one.name == name)
+        drained = drain(job.cluster, contestant, backlog=events, broker_pid=broker.pid, on_warm=attach)
+        for recording in recordings:
+            recording.wait(RECORDING_S)
+    show(console, summary({name: [drained]}))
+    thread = "choreo-engine" if name.startswith("choreo") else "MainThread"
+    print_profile(console, read(file, thread), event_us=1e6 / drained.per_s, top=top)
+    console.print(f"samples: {file} (one stack per line; any flame graph tool reads it)")
+
+
+def print_profile(console: Console, found: Profile, *, event_us: float, top: int) -> None:
+    """Self time by function, then the time spent below each function."""
+    if not found.samples:
+        raise SystemExit("py-spy recorded nothing of that thread")
+    for title, counts in (("self time", found.self_samples), ("with what it calls", found.under_samples)):
+        table = Table(title=f"{title}: µs of wall time per event, of {event_us:.1f}")
+        table.add_column("µs", justify="right")
+        table.add_column("share", justify="right")
+        table.add_column("function", overflow="fold")
+        for function, count in counts.most_common(top):
+            share = count / found.samples
+            table.add_row(f"{share * event_us:.2f}", f"{share:.1%}", function)
+        console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--events", type=int, default=200_000, help="of each round")
+    parser.add_argument("--keys", type=int, default=1_000)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--profile", action="store_true", help="py-spy on the first NAME of --only instead of rounds")
+    parser.add_argument("--native", action="store_true", help="with --profile: C functions too")
+    parser.add_argument("--top", type=int, default=40, help="with --profile: functions to print")
+    given = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    if given.profile:
+        name = given.only[0] if len(given.only) < len(NAMES) else "choreo-off-memory"
+        profile(
+            console,
+            name,
+            events=given.events,
+            keys=given.keys,
+            native=given.native,
+            top=given.top,
+            out=Path("build/bench"),
+        )
+        return
+    status = console.status("starting") if sys.stdout.isatty() else None
+
+    def note(text: str) -> None:
+        if status is not None:
+            status.update(text)
+
+    before = load()
+    if status is not None:
+        status.start()
+    try:
+        found, _ = measure(tuple(given.only), rounds=given.rounds, events=given.events, keys=given.keys, note=note)
+    finally:
+        if status is not None:
+            status.stop()
+    made = summary(found)
+    show(console, made)
+    console.print(f"load average {before} before, {load()} after; {given.rounds} rounds of {given.events} events")
+    if given.json is not None:
+        parameters = {"rounds": given.rounds, "events": given.events, "keys": given.keys, "partitions": 4}
+        result = {**header(parameters), "load": {"before": before, "after": load()}, "contestants": made}
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
