@@ -6,6 +6,9 @@ from .alternative import Alternative
 from .bank_entry import BankEntry
 from .banked_flight import BankedFlight
 from .booking import Booking, BookingAction
+from .credit_ordered import CreditOrdered
+from .customer_file import CustomerFile
+from .customer_notified import CustomerNotified
 from .delay_predicted import DelayPredicted
 from .flight_arrived import FlightArrived
 from .flight_cancelled import FlightCancelled
@@ -19,8 +22,11 @@ from .load_closed import LoadClosed
 from .load_plan import LoadPlan, LoadStatus
 from .manifest_line import ManifestLine
 from .opinion import Opinion
+from .paying_account import PayingAccount
 from .plane import Plane
 from .planned_leg import PlannedLeg
+from .receiving_account import ReceivingAccount
+from .refund_ordered import RefundOrdered
 from .replan_proposed import ReplanCause, ReplanProposed
 from .rotation_leg import RotationLeg
 from .score_board import ScoreBoard
@@ -28,6 +34,8 @@ from .score_card import ScoreCard
 from .shipment_decided import ShipmentAction, ShipmentDecided
 from .shipment_file import ShipmentFile
 from .shipment_requested import Priority, ShipmentRequested
+from .transfer_decided import TransferDecided, TransferStatus
+from .transfer_requested import TransferRequested
 from .weather_observed import WeatherObserved
 
 __all__ = [
@@ -38,6 +46,9 @@ __all__ = [
     "BankedFlight",
     "Booking",
     "BookingAction",
+    "CreditOrdered",
+    "CustomerFile",
+    "CustomerNotified",
     "DelayPredicted",
     "FlightArrived",
     "FlightCancelled",
@@ -53,9 +64,12 @@ __all__ = [
     "LoadStatus",
     "ManifestLine",
     "Opinion",
+    "PayingAccount",
     "Plane",
     "PlannedLeg",
     "Priority",
+    "ReceivingAccount",
+    "RefundOrdered",
     "ReplanCause",
     "ReplanProposed",
     "RotationLeg",
@@ -65,5 +79,8 @@ __all__ = [
     "ShipmentDecided",
     "ShipmentFile",
     "ShipmentRequested",
+    "TransferDecided",
+    "TransferRequested",
+    "TransferStatus",
     "WeatherObserved",
 ]
