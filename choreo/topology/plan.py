@@ -323,9 +323,12 @@ class _Growth:
                 self._readers.setdefault(topic, []).append(agent.name)
         self._own: dict[str, list[str]] = {}  # aligned internal topics by agent
         self._agent_of: dict[str, str] = {}
+        by_group: dict[str, list[str]] = {}
+        for one in wanted.values():
+            if one.stateful:
+                by_group.setdefault(".".join(one.name.split(".", 2)[:2]), []).append(one.name)
         for agent in topology.agents.values():
-            prefix = names.group(topology.name, agent.name) + "."
-            own = [one.name for one in wanted.values() if one.stateful and one.name.startswith(prefix)]
+            own = by_group.get(names.group(topology.name, agent.name), [])
             self._own[agent.name] = own
             self._agent_of.update(dict.fromkeys(own, agent.name))
 
