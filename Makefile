@@ -10,7 +10,7 @@ EVENTS ?= 20000
 FAST := not kafka and not chaos and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fast lock docs clean
+.PHONY: help setup demo test check lint fast bench lock docs clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -40,6 +40,9 @@ check: lint fast ## Linters and fast tests (at most 90 s)
 
 test: lint ## Everything, on a real Kafka
 	@$(BIN)/pytest
+
+bench: $(INSTALLED) ## Figures against a raw loop into build/bench.json (QUICK=1: ten minutes; RESUME=1 goes on; ONLY="NAME ...")
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(RESUME),--resume) $(if $(ONLY),--only $(ONLY))
 
 docs: $(INSTALLED) ## Write the generated pages anew
 	@$(BIN)/python docs/generate.py

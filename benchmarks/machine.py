@@ -14,6 +14,8 @@ from typing import Any, Final
 from choreo.runtime.broker.jars import KAFKA_VERSION
 
 REPOSITORY: Final = Path(__file__).parents[1]
+BUILD: Final = REPOSITORY / "build"
+"""Results and profiles; not checked in."""
 PACKAGES: Final = ("confluent-kafka", "fastavro", "pydantic", "pydantic-core", "rocksdict", "faust-streaming")
 _TICKS_S: Final = os.sysconf("SC_CLK_TCK")
 

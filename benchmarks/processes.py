@@ -1,4 +1,7 @@
-"""Processes of a benchmark: started in a session of their own, always ended, their logs kept until then."""
+"""Processes of a benchmark: always ended, their logs kept until then.
+
+They stay in the benchmark's process group, which the runner kills at a deadline.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,6 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
             )
 
     @property

@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from benchmarks.backlog import Drained, drain
 from benchmarks.feed import PaymentFeed
 from benchmarks.figures import median, spread
 from benchmarks.machine import header, load
+from benchmarks.measure import Bench, Context, Measure, at_least
 from benchmarks.processes import Process
 from benchmarks.profile import Profile, Recording, py_spy, read
 from benchmarks.scoring import AGENTS, SOURCE, Contestant, Scoring
@@ -95,6 +96,53 @@ def summary(found: dict[str, list[Drained]]) -> dict[str, dict[str, Any]]:
             "first_commit_s": round(median([one.first_commit_s for one in drained]), 2),
         }
     return made
+
+
+def run(context: Context) -> Iterator[Measure]:
+    """The measures of the table."""
+    found, _ = measure(
+        NAMES,
+        rounds=len(context.rounds(full=5, quick=2)),
+        events=context.size(full=200_000, quick=60_000),
+        keys=1_000,
+        note=context.note,
+    )
+    made = summary(found)
+    for agent in AGENTS:
+        contestant = f"choreo-{agent.replace('_', '-')}"
+        yield BENCH.measure(
+            f"throughput_{agent}",
+            [one.per_s for one in found[contestant]],
+            unit="events/s",
+            raw=[one.per_s for one in found[RAW]],
+            note="tracing off; ratio to the raw loop with one header and a row per account and transaction",
+            details={
+                "worker_cpu_us_per_event": made[contestant]["worker_cpu_us_per_event"],
+                "broker_cpu_us_per_event": made[contestant]["broker_cpu_us_per_event"],
+                "raw": made[RAW],
+                "raw_same_bytes": made[RAW_SAME_BYTES],
+                "raw_every_row": made[RAW_EVERY_ROW],
+            },
+        )
+
+
+BENCH = Bench(
+    measures={
+        "throughput_off_memory": (
+            "exactly-once events/s, one worker, decisions off, memory store",
+            at_least(0.6, "ratio", "≥ 0.6 × raw"),
+        ),
+        "throughput_off_rocksdb": ("the same, RocksDB store", at_least(0.4, "ratio", "≥ 0.4 × raw")),
+        "throughput_brief_memory": (
+            "exactly-once events/s, one worker, decisions brief, memory store",
+            at_least(0.45, "ratio", "≥ 0.45 × raw"),
+        ),
+        "throughput_brief_rocksdb": ("the same, RocksDB store", at_least(0.4, "ratio", "≥ 0.4 × raw")),
+    },
+    run=run,
+    deadline_s=1_500,
+    quick_deadline_s=240,
+)
 
 
 def show(console: Console, made: dict[str, dict[str, Any]]) -> None:
