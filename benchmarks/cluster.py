@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -11,6 +12,13 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from choreo.runtime import kafka_config
 
 ANSWER_S: Final = 20.0
+AGAIN_S: Final = 0.1
+_NO_LEADER_YET: Final = {
+    KafkaError._NOENT,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
+"""A topic that was made a moment ago."""
 
 
 class Cluster:
@@ -36,10 +44,17 @@ class Cluster:
     def committed_ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Partition → last stable offset: everything before it is visible to read_committed readers."""
         request = {TopicPartition(topic, number): OffsetSpec.latest() for number in partitions}
-        answers = self._admin.list_offsets(
-            request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S
-        )
-        return {place.partition: future.result(ANSWER_S).offset for place, future in answers.items()}
+        ends_s = time.monotonic() + ANSWER_S
+        while True:
+            answers = self._admin.list_offsets(
+                request, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S
+            )
+            try:
+                return {place.partition: future.result(ANSWER_S).offset for place, future in answers.items()}
+            except KafkaException as error:
+                if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > ends_s:
+                    raise
+            time.sleep(AGAIN_S)
 
     def read(self, topic: str, start: Mapping[int, int]) -> Iterable[Any]:
         """Committed messages from ``start`` (partition → offset) up to the ends that hold now."""

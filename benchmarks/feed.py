@@ -27,7 +27,9 @@ def accounts(count: int) -> list[str]:
 class PaymentFeed:
     """Writes payments as fast as it can; numbers go on from call to call."""
 
-    def __init__(self, bootstrap: str, topic: str, schema_id: int, *, keys: int, seed: int) -> None:
+    def __init__(
+        self, bootstrap: str, topic: str, schema_id: int, *, keys: int, seed: int, linger_ms: int = 50
+    ) -> None:
         self._topic = topic
         self._accounts = accounts(keys)
         self._keys = [name.encode() for name in self._accounts]
@@ -35,20 +37,23 @@ class PaymentFeed:
         self._schema: Any = schema_of("Payment")
         self._prefix = prefix(schema_id)
         self._constants = constant_headers(Identity("payments", "producer"), "bench.Payment")
-        self._number = 0
+        self.number = 0
         self._refused = 0
-        self._client = Producer({**client_settings(bootstrap, {}, None), "linger.ms": 50})
+        self._client = Producer({**client_settings(bootstrap, {}, None), "linger.ms": linger_ms})
 
-    def write(self, count: int) -> None:
+    def write(self, count: int, *, number: int | None = None) -> None:
         """Payments that Kafka has when this returns.
 
+        Args:
+            number: of all of them, instead of the next ones.
+
         Raises:
-            RuntimeError: some were not taken.
+            RuntimeError: Kafka did not take everything.
         """
         random_below, client = self._chance.randrange, self._client
         for _ in range(count):
             key_number = random_below(len(self._accounts))
-            value, headers = self.next(key_number)
+            value, headers = self._next(key_number, number)
             while True:
                 try:
                     client.produce(
@@ -57,14 +62,31 @@ class PaymentFeed:
                     break
                 except BufferError:
                     client.poll(0.05)
-            if self._number % 1_000 == 0:
+            if self.number % 1_000 == 0:
                 client.poll(0)
-        if client.flush(FLUSH_S) or self._refused:
+        self.flush()
+
+    def send_now(self) -> None:
+        """Hands one payment to the client; serves delivery reports."""
+        key_number = self._chance.randrange(len(self._accounts))
+        value, headers = self._next(key_number, None)
+        self._client.produce(
+            self._topic, value, self._keys[key_number], headers=[*headers], on_delivery=self._delivered
+        )
+        self._client.poll(0)
+
+    def flush(self) -> None:
+        """
+        Raises:
+            RuntimeError: Kafka did not take everything.
+        """
+        if self._client.flush(FLUSH_S) or self._refused:
             raise RuntimeError("Kafka did not take all of the input")
 
-    def next(self, key_number: int) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
+    def _next(self, key_number: int, number: int | None) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
         """Value and headers of one more payment."""
-        self._number += 1
+        if number is None:
+            self.number += 1
         chance = self._chance
         out = BytesIO()
         out.write(self._prefix)
@@ -73,11 +95,11 @@ class PaymentFeed:
             self._schema,
             {
                 "account": self._accounts[key_number],
-                "number": self._number,
+                "number": self.number if number is None else number,
                 "amount_cents": chance.randrange(100, 100_000),
-                "currency": CURRENCIES[self._number % len(CURRENCIES)],
+                "currency": CURRENCIES[self.number % len(CURRENCIES)],
                 "merchant": MERCHANTS[chance.randrange(len(MERCHANTS))],
-                "card_present": self._number % 3 == 0,
+                "card_present": self.number % 3 == 0,
             },
         )
         event_id = f"{chance.getrandbits(128):032x}"

@@ -29,6 +29,7 @@ from choreo.runtime import kafka_config
 SCHEMAS: Final = Path(__file__).parent / "project" / "schemas"
 PREFIX_BYTES: Final = 5
 CALL_TIMEOUT_S: Final = 30.0
+IDLE_S: Final = 0.25
 MESSAGE_BYTES_MAX: Final = 1_048_576
 
 
@@ -38,7 +39,7 @@ class RawSettings:
 
     Args:
         burst: events of one transaction at most.
-        wait_s: how long a transaction waits for its events to come.
+        wait_s: how long a transaction waits for its events to come; 0 takes what is there.
         headers: ``one`` (the event's id) or ``all`` (as choreo writes them, on outputs and rows).
         rows: ``burst`` writes an account's row once per transaction, ``event`` after each event.
         producer, consumer: librdkafka settings that differ from choreo's.
@@ -127,8 +128,18 @@ class RawLoop:
             step()
         self.consumer.close()
 
+    def _messages(self) -> list[Any]:
+        """A full burst, or what came within the wait; without a wait whatever is there as soon as something is."""
+        if self.settings.wait_s:
+            return list(self.consumer.consume(self.settings.burst, self.settings.wait_s))
+        first = self.consumer.poll(IDLE_S)
+        return [] if first is None else [first, *self.consumer.consume(self.settings.burst, 0)]
+
     def _commit(self, positions: dict[int, int]) -> None:
         source = self.settings.source
+        # Without it the offsets' request races with those that add the partitions, is told CONCURRENT_TRANSACTIONS
+        # and backs off for 100 ms: p50 of a hop 150 ms instead of 10 (measured on 2.16.1).
+        self.producer.flush(CALL_TIMEOUT_S)
         self.producer.send_offsets_to_transaction(
             [TopicPartition(source, number, offset) for number, offset in positions.items()],
             self.consumer.consumer_group_metadata(),
@@ -139,7 +150,7 @@ class RawLoop:
     def _step(self) -> None:
         """One transaction, with one header on each output. Written out in one function: calls are what costs here."""
         settings = self.settings
-        messages = self.consumer.consume(settings.burst, settings.wait_s)
+        messages = self._messages()
         if not messages:
             return
         event_schema, output_schema, row_schema = PARSED
@@ -196,7 +207,7 @@ class RawLoop:
     def _step_all_headers(self) -> None:
         """As ``_step``, with the headers of CloudEvents and W3C on outputs and rows, made from those that came."""
         settings = self.settings
-        messages = self.consumer.consume(settings.burst, settings.wait_s)
+        messages = self._messages()
         if not messages:
             return
         event_schema, output_schema, row_schema = PARSED

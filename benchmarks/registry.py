@@ -7,7 +7,7 @@ from typing import Final
 
 from benchmarks.measure import Bench
 
-MODULES: Final = ("throughput",)
+MODULES: Final = ("throughput", "hop")
 
 
 def load(module: str) -> Bench:

@@ -102,11 +102,12 @@ class Scoring:
             newest[message.key()] = row["payments"]
         return sum(newest.values())
 
-    def raw(self, name: str, **options: Any) -> Contestant:
+    def raw(self, name: str, *, source: str = SOURCE, **options: Any) -> Contestant:
         """The raw loop, with topics of its own.
 
         Args:
             name: of the contestant.
+            source: topic it reads.
             options: fields of ``RawSettings``.
         """
         output, changelog = f"{name}.scored", f"{name}.changelog"
@@ -115,7 +116,7 @@ class Scoring:
         settings = RawSettings(
             bootstrap=self.bootstrap,
             group=name,
-            source=SOURCE,
+            source=source,
             output=output,
             changelog=changelog,
             ids=self.ids,
