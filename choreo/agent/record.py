@@ -2,7 +2,7 @@
 
 Constructing a record validates it (types strictly, unknown fields refused, integer ranges and time zones of the
 schema). Assigning a field does not, because rows are changed field by field in handlers; encoding checks what was
-assigned. Reading bytes doesn't validate either: Avro already did.
+assigned, names included. Reading bytes doesn't validate either: Avro already did.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class Record(BaseModel):
         plan = _plan(cls)
         for name, convert in plan.from_avro:
             value[name] = convert(value[name])
-        self = cls.__new__(cls)
-        _set(self, "__dict__", value)
-        _set(self, "__pydantic_fields_set__", plan.names)
-        _set(self, "__pydantic_extra__", None)
-        _set(self, "__pydantic_private__", None)
+        self = _new(cls)
+        self.__dict__ = value
+        self.__pydantic_fields_set__ = plan.names
+        self.__pydantic_extra__ = None
+        self.__pydantic_private__ = None
         return self
 
     @classmethod
@@ -86,12 +86,18 @@ class Record(BaseModel):
             _constrain_model(core, _parsed(cls.__avro_schema__, cls.__qualname__).root)
         return core
 
+    if not TYPE_CHECKING:  # type checkers shall go on refusing names that are no fields
+        # Python's own: pydantic's cost 0.5 µs for each field a handler assigns, and slow down construction. What they
+        # check, the name, encoding checks too.
+        __setattr__ = object.__setattr__
+        __delattr__ = object.__delattr__
+
     if TYPE_CHECKING:
         # Rows are compared by what they hold; pydantic's own signature says `object`, which is the same.
         __hash__: ClassVar[None]  # type: ignore[assignment]
 
 
-_set: Final = object.__setattr__
+_new: Final = object.__new__
 
 
 class _Plan(NamedTuple):

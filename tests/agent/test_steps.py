@@ -153,6 +153,30 @@ def test_a_row_field_of_the_wrong_type_fails_the_step() -> None:
     assert "flights" in result.message
 
 
+def test_a_misspelt_field_fails_the_step() -> None:
+    def change_row(event: FlightDeparted, ctx: Context) -> None:
+        ctx.row(AircraftState).flihgts = 1  # type: ignore[attr-defined]
+
+    def change_event(event: FlightDeparted, ctx: Context) -> None:
+        risk = DelayRisk(tail_number=ctx.key, minutes=1)
+        risk.minuets = 2  # type: ignore[attr-defined]
+        ctx.emit(risk)
+
+    def forget_field(event: FlightDeparted, ctx: Context) -> None:
+        risk = DelayRisk(tail_number=ctx.key, minutes=1)
+        del risk.minutes
+        ctx.emit(risk)
+
+    for body, said in (
+        (change_row, "logistics.AircraftState has no field 'flihgts'"),
+        (change_event, "logistics.DelayRisk has no field 'minuets'"),
+        (forget_field, "logistics.DelayRisk.minutes is missing"),
+    ):
+        failed = failure(world(body))
+        assert failed.code == "CH0204"
+        assert said in failed.message
+
+
 def test_a_row_without_defaults_says_which_field_needs_one() -> None:
     result = failure(world(lambda event, ctx: ctx.row(Strict) and None, tables=("strict",)))
     assert result.code == "CH0204"
