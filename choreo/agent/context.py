@@ -115,6 +115,7 @@ class Context:
         "_carried",
         "_closed",
         "_emits",
+        "_first_id",
         "_looked_up",
         "_not_awaited",
         "_now_ms",
@@ -133,6 +134,7 @@ class Context:
         self._view = view
         self._now_ms = now_ms
         self._carried: tuple[Header, ...] | None = None
+        self._first_id = ""  # of the first emitted event; made together with what is carried
         self._rows: dict[str, RowSlot] = {}
         self._emits: list[EmittedEvent] = []
         self._timers: dict[str, TimerRow] = {}
@@ -277,8 +279,9 @@ class Context:
             )
         value = output.encoder.encode(event._to_avro())
         key = output.key_of(event)
-        event_id = bindings.identity.event_id(self._trigger.envelope.event_id, n)
-        headers = outgoing_headers(output.constants, self._carried or self._carry(), event_id, key)
+        carried = self._carried or self._carry()
+        event_id = bindings.identity.event_id(self._trigger.envelope.event_id, n) if n else self._first_id
+        headers = outgoing_headers(output.constants, carried, event_id, key)
         emits.append(EmittedEvent(OutRecord(output.topic, None, key, value, headers), event_id, output.type_name))
         return event_id
 
@@ -400,7 +403,9 @@ class Context:
     def _carry(self) -> tuple[Header, ...]:
         carried = self._carried
         if carried is None:
-            carried = self._carried = carried_headers(self._bindings.identity, self._trigger.envelope)
+            identity, cause = self._bindings.identity, self._trigger.envelope
+            self._first_id, span = identity.step_ids(cause.event_id)
+            carried = self._carried = carried_headers(identity, cause, span)
         return carried
 
     def _traceparent(self) -> str:

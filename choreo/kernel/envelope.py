@@ -8,12 +8,13 @@ Source: CloudEvents 1.0 Kafka protocol binding (binary mode); W3C Trace Context 
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
 from choreo.errors import SchemaError
-from choreo.kernel.ids import SPAN_ID_CHARS, TRACE_ID_CHARS, Identity, is_hex, root_id, trace_id
+from choreo.kernel.ids import SPAN_ID_CHARS, TRACE_ID_CHARS, Identity, root_id, trace_id
 from choreo.kernel.values import Delivery, Envelope, Headers, InputTopic
 
 ID_BYTES_MAX: Final = 256
@@ -30,8 +31,10 @@ TIME_MS_MAX: Final = 253_402_300_799_999
 
 TRACEPARENT_CHARS: Final = 55
 _UNSAMPLED: Final = "00"
+_TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 Header = tuple[str, bytes]
+_new: Final = tuple.__new__  # a NamedTuple's own constructor costs three times as much
 
 _SPECVERSION: Final[Header] = ("ce_specversion", b"1.0")
 _CONTENT_TYPE: Final[Header] = ("content-type", b"application/avro")
@@ -47,24 +50,25 @@ def parse_headers(delivery: Delivery, topic: InputTopic) -> Envelope:
         delivery: the record as Kafka delivered it.
         topic: its topic; cluster id and topic id identify a root event that brought no ``ce_id``.
     """
-    headers = dict(delivery.headers)
-    get = headers.get
-    event_id = _identifier(get("ce_id")) or root_id(
-        topic.cluster_id, topic.topic_id, delivery.partition, delivery.offset
-    )
+    _, partition, offset, timestamp_ms, _, _, headers = delivery
+    get = dict(headers).get
+    event_id = _identifier(get("ce_id")) or root_id(topic.cluster_id, topic.topic_id, partition, offset)
     time_ms = _time_ms(get("ce_time"))
     traceparent = _traceparent(get("traceparent"))
-    hop = get("ce_choreohop")
-    return Envelope(
-        event_id,
-        _identifier(get("ce_type")),
-        min(max(delivery.timestamp_ms, 0), TIME_MS_MAX) if time_ms is None else time_ms,
-        _identifier(get("ce_correlationid")) or event_id,
-        _identifier(get("ce_causationid")),
-        int(hop) if hop and len(hop) <= HOP_DIGITS_MAX and hop.isdigit() else 0,
-        traceparent,
-        _text(get("tracestate"), TRACESTATE_BYTES_MAX) if traceparent else "",
-        _text(get("baggage"), BAGGAGE_BYTES_MAX),
+    tracestate, baggage = get("tracestate"), get("baggage")
+    return _new(
+        Envelope,
+        (
+            event_id,
+            _identifier(get("ce_type")),
+            min(max(timestamp_ms, 0), TIME_MS_MAX) if time_ms is None else time_ms,
+            _identifier(get("ce_correlationid")) or event_id,
+            _identifier(get("ce_causationid")),
+            _hop(get("ce_choreohop")),
+            traceparent,
+            _text(tracestate, TRACESTATE_BYTES_MAX) if tracestate and traceparent else "",
+            _text(baggage, BAGGAGE_BYTES_MAX) if baggage else "",
+        ),
     )
 
 
@@ -72,6 +76,8 @@ def _identifier(value: bytes | None) -> str:
     """An id, or "" if the header is absent, too long, or not printable text."""
     if not value or len(value) > ID_BYTES_MAX:
         return ""
+    if value.isalnum():  # ASCII letters and digits, as ids made by choreo
+        return value.decode()
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -79,8 +85,12 @@ def _identifier(value: bytes | None) -> str:
     return text if text.isprintable() else ""
 
 
-def _text(value: bytes | None, bytes_max: int) -> str:
-    if not value or len(value) > bytes_max or not value.isascii():
+def _hop(value: bytes | None) -> int:
+    return int(value) if value and len(value) <= HOP_DIGITS_MAX and value.isdigit() else 0
+
+
+def _text(value: bytes, bytes_max: int) -> str:
+    if len(value) > bytes_max or not value.isascii():
         return ""
     text = value.decode()
     return text if text.isprintable() else ""
@@ -107,18 +117,13 @@ def _parsed_time(value: bytes) -> int | None:
 
 def _traceparent(value: bytes | None) -> str:
     """A valid traceparent, brought to version 00, or ""."""
-    if not value or len(value) < TRACEPARENT_CHARS or not value.isascii():
+    if not value or _TRACEPARENT.match(value) is None:
+        return ""
+    version = value[:2]
+    if len(value) > TRACEPARENT_CHARS and (version == b"00" or value[TRACEPARENT_CHARS] != 0x2D):
         return ""
     text = value[:TRACEPARENT_CHARS].decode()
-    version = text[:2]
-    if len(value) > TRACEPARENT_CHARS and (version == "00" or value[TRACEPARENT_CHARS] != 0x2D):
-        return ""
-    if text[2] != "-" or text[35] != "-" or text[52] != "-" or version == "ff":
-        return ""
-    trace, span = text[3:35], text[36:52]
-    if not is_hex(version + trace + span + text[53:]) or not trace.strip("0") or not span.strip("0"):
-        return ""
-    return text if version == "00" else f"00{text[2:]}"
+    return text if version == b"00" else f"00{text[2:]}"
 
 
 @lru_cache(maxsize=4_096)
@@ -148,32 +153,40 @@ def constant_headers(identity: Identity, type_name: str) -> tuple[Header, ...]:
     )
 
 
-def step_traceparent(identity: Identity, cause: Envelope) -> str:
-    """Trace context of the step that ``cause`` triggers: the same trace, the step's own span, the same flags.
+def carried_headers(identity: Identity, cause: Envelope, span: str = "") -> tuple[Header, ...]:
+    """Headers that all events of one step share: time, correlation, causation, hop and trace context.
 
-    A chain that no context came with gets a trace derived from its correlation id, marked unsampled.
+    The trace context names the same trace, the step's own span and the same flags. A chain that no context came with
+    gets a trace derived from its correlation id, marked unsampled.
+
+    Args:
+        identity: whose step it is.
+        cause: what triggers it.
+        span: id of its span, for who has it already.
     """
-    span = identity.span_id(cause.event_id)
-    seen = cause.traceparent
+    span = span or identity.span_id(cause.event_id)
+    event_id, _, time_ms, correlation_id, _, hop, seen, tracestate, baggage = cause
     if seen:
-        return f"00-{seen[3 : 3 + TRACE_ID_CHARS]}-{span}-{seen[-2:]}"
-    return f"00-{trace_id(cause.correlation_id)}-{span}-{_UNSAMPLED}"
-
-
-def carried_headers(identity: Identity, cause: Envelope) -> tuple[Header, ...]:
-    """Headers that all events of one step share: time, correlation, causation, hop and trace context."""
+        traceparent = f"{seen[: 4 + TRACE_ID_CHARS]}{span}{seen[-3:]}"
+    else:
+        traceparent = f"00-{trace_id(correlation_id)}-{span}-{_UNSAMPLED}"
     carried: tuple[Header, ...] = (
-        ("ce_time", rfc3339(cause.time_ms).encode()),
-        ("ce_correlationid", cause.correlation_id.encode()),
-        ("ce_causationid", cause.event_id.encode()),
-        ("ce_choreohop", b"%d" % (cause.hop + 1)),
-        ("traceparent", step_traceparent(identity, cause).encode()),
+        _time_header(time_ms),
+        ("ce_correlationid", correlation_id.encode()),
+        ("ce_causationid", event_id.encode()),
+        ("ce_choreohop", b"%d" % (hop + 1)),
+        ("traceparent", traceparent.encode()),
     )
-    if cause.tracestate:
-        carried += (("tracestate", cause.tracestate.encode()),)
-    if cause.baggage:
-        carried += (("baggage", cause.baggage.encode()),)
+    if tracestate:
+        carried += (("tracestate", tracestate.encode()),)
+    if baggage:
+        carried += (("baggage", baggage.encode()),)
     return carried
+
+
+@lru_cache(maxsize=4_096)
+def _time_header(time_ms: int) -> Header:
+    return ("ce_time", rfc3339(time_ms).encode())
 
 
 def outgoing_headers(

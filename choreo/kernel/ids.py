@@ -1,7 +1,8 @@
 """Ids that derive from what caused them, so that a re-run, a replay and a take-over give the same ones.
 
 Every id is a prefix of SHA-256 over a compact JSON array (UTF-8, no spaces, nothing escaped that need not be): any
-language can compute it, and no two kinds of id share an array shape.
+language can compute it, and no two kinds of id share an array shape. One digest serves a step for two ids: its first 32
+digits are the id of the first event that the step emits, its last 16 the id of the step's span.
 
 Source: CloudEvents 1.0 (``id`` is unique within ``source``); W3C Trace Context level 1 (ids are lower-case hex, not
 all zeros).
@@ -61,6 +62,12 @@ class Identity:
         self.source = f"/choreo/{topology}/{agent}"
         self._prefix = f"[{_quoted(topology)},{_quoted(agent)},"
 
+    def step_ids(self, parent_id: str) -> tuple[str, str]:
+        """Id of the first event of the step that ``parent_id`` triggers, and id of the step's span: of one digest."""
+        digest = sha256(f"{self._prefix}{_quoted(parent_id)},0]".encode()).hexdigest()
+        span = digest[-SPAN_ID_CHARS:]
+        return digest[:EVENT_ID_CHARS], span if span != _NO_SPAN else _NO_SPAN[:-1] + "1"
+
     def event_id(self, parent_id: str, n: int) -> str:
         """See ``event_id``."""
         return sha256(f"{self._prefix}{_quoted(parent_id)},{n}]".encode()).hexdigest()[:EVENT_ID_CHARS]
@@ -79,8 +86,7 @@ class Identity:
 
     def span_id(self, parent_id: str) -> str:
         """Id of the span of the step that ``parent_id`` triggers."""
-        found = _digest(f'{self._prefix}{_quoted(parent_id)},"step"]')[:SPAN_ID_CHARS]
-        return found if found != _NO_SPAN else _NO_SPAN[:-1] + "1"
+        return self.step_ids(parent_id)[1]
 
 
 def _digest(text: str) -> str:

@@ -42,6 +42,15 @@ def test_event_id_is_the_documented_digest(topology: str, agent: str, parent: st
     assert event_id(topology, agent, parent, n) == hashlib.sha256(array.encode()).hexdigest()[:32]
 
 
+@given(st.text(), st.text(), st.text())
+def test_a_steps_span_and_first_event_come_from_one_digest(topology: str, agent: str, parent: str) -> None:
+    array = json.dumps([topology, agent, parent, 0], ensure_ascii=False, separators=(",", ":"))
+    digest = hashlib.sha256(array.encode()).hexdigest()
+    identity = Identity(topology, agent)
+    assert identity.step_ids(parent) == (event_id(topology, agent, parent, 0), digest[48:])
+    assert identity.span_id(parent) == digest[48:]
+
+
 def test_event_id_never_changes() -> None:
     assert event_id("logistics", "aircraft_tracker", "a" * 32, 0) == "85360a6ca634142fb193fb470eabc84a"
     assert root_id("cluster", "topic", 3, 17) == hashlib.sha256(b'["cluster","topic",3,17]').hexdigest()[:32]
