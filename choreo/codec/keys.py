@@ -26,7 +26,7 @@ def encode_key(parts: Sequence[object]) -> bytes:
     elif not parts:
         raise SchemaError("a key has at least one field", code="CH0206")
     else:
-        text = json.dumps([_plain(part) for part in parts], ensure_ascii=False, separators=(",", ":"))
+        text = _compact([_plain(part) for part in parts])
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -50,6 +50,9 @@ def key_text(key: bytes | None, where: str | None = None) -> str:
 def key_values(text: str, fields: Sequence[Field]) -> dict[str, object]:
     """The key fields' values from the entity's text, as their schema types them: what a new row is filled with.
 
+    Only the text that ``encode_key`` makes of them is taken (a UUID also in upper case): two entities with the same
+    key fields would be two rows that say the same of themselves.
+
     Raises:
         DecodeError: CH0206, the text does not fit the fields.
     """
@@ -62,7 +65,16 @@ def key_values(text: str, fields: Sequence[Field]) -> dict[str, object]:
     if not isinstance(parts, list) or len(parts) != len(fields):
         names = ", ".join(field.name for field in fields)
         raise DecodeError(f"the key {text[:80]!r} is not a JSON array of {names}", code="CH0206")
-    return {field.name: _typed(part, field, text) for field, part in zip(fields, parts, strict=True)}
+    values = {field.name: _typed(part, field, text) for field, part in zip(fields, parts, strict=True)}
+    if _compact(parts) != text:
+        raise DecodeError(
+            f"the key {text[:80]!r} is not compact JSON", code="CH0206", hint="write it without spaces and escapes"
+        )
+    return values
+
+
+def _compact(parts: list[object]) -> str:
+    return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
 
 def _plain(part: object) -> str | int:
@@ -83,7 +95,7 @@ def _typed(part: object, field: Field, key: str) -> object:
             if isinstance(part, int) and not isinstance(part, bool):
                 return part
             # Only the text that encode_key makes: "007" or "+7" would be another entity with the same number.
-            if isinstance(part, str) and len(part) <= 20 and part.lstrip("-").isdecimal():
+            if isinstance(part, str) and len(part) <= 20 and part.removeprefix("-").isdecimal():
                 number = int(part)
                 if str(number) == part:
                     return number
@@ -92,9 +104,12 @@ def _typed(part: object, field: Field, key: str) -> object:
                 return part
             if node.logical is not None and node.logical.name == "uuid":
                 try:
-                    return UUID(part)
+                    found = UUID(part)
                 except ValueError:
                     raise DecodeError(f"the key {key[:80]!r}: {field.name} is not a UUID", code="CH0206") from None
+                if str(found) == part.lower():  # Python also reads braces, URNs and dashes anywhere
+                    return found
+                raise DecodeError(f"the key {key[:80]!r}: {field.name} is not written as {found}", code="CH0206")
     elif isinstance(node, Enum) and part in node.symbols:
         return part
     raise DecodeError(f"the key {key[:80]!r} does not fit the field {field.name}", code="CH0206")

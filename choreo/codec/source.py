@@ -62,6 +62,8 @@ def load_json(text: str, file: str) -> Json:
         refuse(f"not valid JSON: {error.msg}", f"{file}:{error.lineno}:{error.colno}")
     except RecursionError:
         refuse("types are nested too deeply", file)
+    except ValueError:  # Python reads integers of up to 4,300 digits
+        refuse("a number has thousands of digits", file)
     return loaded
 
 

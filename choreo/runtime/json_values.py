@@ -12,6 +12,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
+from typing import Final
 from uuid import UUID
 
 from choreo.codec.schema import Schema
@@ -20,6 +21,8 @@ from choreo.errors import SchemaError
 
 TRUE = frozenset({"true", "yes", "1"})
 FALSE = frozenset({"false", "no", "0"})
+# Spreadsheets write 12 as 12.0. A long has 19 digits; some more may be zeros before them.
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,40}(\.0*)?")
 
 
 def from_json(schema: Schema, value: object, where: str | None = None) -> dict[str, object]:
@@ -28,7 +31,11 @@ def from_json(schema: Schema, value: object, where: str | None = None) -> dict[s
     Raises:
         SchemaError: CH0204, naming the field that does not fit.
     """
-    return _record(schema.root, value, schema.root.name, where)
+    try:
+        return _record(schema.root, value, schema.root.name, where)
+    except RecursionError:
+        message = f"a value of {schema.full_name} is nested too deeply"
+        raise SchemaError(message, code="CH0204", where=where) from None
 
 
 def from_cells(schema: Schema, cells: Mapping[str, str], where: str | None = None) -> dict[str, object]:
@@ -72,8 +79,8 @@ def _cell(node: Type, text: str, path: str, where: str | None) -> object:
             if text.strip().lower() in TRUE | FALSE:
                 return text.strip().lower() in TRUE
         case Primitive(logical=None, name=("int" | "long")):
-            if re.fullmatch(r"\s*[+-]?\d+(\.0*)?\s*", text):  # spreadsheets write 12 as 12.0
-                return int(text.partition(".")[0])
+            if _WHOLE.fullmatch(text.strip()):
+                return int(text.strip().partition(".")[0])
         case Primitive(logical=None, name=("float" | "double")):
             try:
                 return float(text)

@@ -120,10 +120,10 @@ class HttpRegistry:
         if status == 404:
             return []
         numbers = self._checked(status, body, f"list the versions of {subject}")
-        if not isinstance(numbers, list):
-            raise self._odd(f"a list of versions, saw {type(numbers).__name__}")
+        if not isinstance(numbers, list) or not all(isinstance(one, int) for one in numbers):
+            raise self._odd(f"a list of version numbers for {subject}")
         found = []
-        for version in sorted(int(one) for one in numbers):
+        for version in sorted(numbers):
             status, body = self._request("GET", f"{path}/{version}")
             if status == 404:
                 continue  # deleted since it was listed
@@ -154,22 +154,28 @@ class HttpRegistry:
         if kind != "AVRO":
             raise SchemaError(f"{what} is {kind}, choreo reads Avro", code="CH0205", where=self.url)
         texts: dict[str, str] = {}
-        self._collect(entry.get("references") or [], texts)
+        self._collect(entry.get("references") or [], texts, what)
         return Schema.parse(entry["schema"], f"{self.url} {what}", texts)
 
-    def _collect(self, references: Any, texts: dict[str, str]) -> None:
+    def _collect(self, references: Any, texts: dict[str, str], what: str) -> None:
         """Texts of the schemas that a schema refers to, those they refer to included."""
+        if not isinstance(references, list):
+            raise self._odd(f"a list of references for {what}")
         for one in references:
-            key = f"{one['subject']} version {one['version']}"
+            subject, version = (one.get("subject"), one.get("version")) if isinstance(one, dict) else (None, None)
+            if not isinstance(subject, str) or not isinstance(version, int):
+                raise self._odd(f"references of {what} with subject and version")
+            key = f"{subject} version {version}"
             if key in texts:
                 continue
             if len(texts) >= _REFERENCES_MAX:
                 raise SchemaError(f"a schema refers to more than {_REFERENCES_MAX} others", where=self.url)
-            path = f"/subjects/{_quoted(one['subject'])}/versions/{int(one['version'])}"
-            status, body = self._request("GET", path)
+            status, body = self._request("GET", f"/subjects/{_quoted(subject)}/versions/{version}")
             entry = self._checked(status, body, f"read {key}")
-            texts[key] = str(entry["schema"])
-            self._collect(entry.get("references") or [], texts)
+            if not isinstance(entry, dict) or not isinstance(entry.get("schema"), str):
+                raise self._odd(f"an object with a schema for {key}")
+            texts[key] = entry["schema"]
+            self._collect(entry.get("references") or [], texts, key)
 
     def _request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> tuple[int, Any]:
         reason = ""
@@ -224,7 +230,7 @@ class HttpRegistry:
 
 
 def _quoted(subject: str) -> str:
-    return quote(subject, safe="")
+    return quote(subject, safe="", errors="replace")  # JSON can hold halves of characters
 
 
 def _posted(schema: Schema) -> dict[str, object]:
@@ -234,12 +240,12 @@ def _posted(schema: Schema) -> dict[str, object]:
 def _json(answer: httpx.Response) -> Any:
     try:
         return answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
 def _number(entry: Any, key: str) -> int:
     value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool):
         raise SchemaError(f"the registry's answer has no {key!r}", code="CH0207", fault="environment")
     return value

@@ -59,8 +59,8 @@ class Lock:
                 str(subject): tuple(Version(int(one["version"]), int(one["id"])) for one in versions)
                 for subject, versions in body["subjects"].items()
             }
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _broken(file, f"{type(error).__name__}: {error}") from None
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise _broken(file, f"{type(error).__name__}: {error}"[:200]) from None
         for subject, versions in subjects.items():
             if [one.version for one in versions] != list(range(1, len(versions) + 1)):
                 raise _broken(file, f"the versions of {subject} are not 1, 2, 3, …")

@@ -50,6 +50,8 @@ from choreo.topology.nodes import Mapping, Node, Scalar, Sequence, read_nodes
 SUFFIX: Final = ".test.yaml"
 SHOWN_CHARS_MAX: Final = 400
 """Longest value shown in a difference; rows can be large."""
+DIGITS_MAX: Final = 1_000
+"""A decimal's precision at most; Python refuses to read numbers of more than 4,300 digits."""
 
 _CASE_KEYS: Final = ("name", "agents", "tables", "answers", "given", "advance", "expect", "dead_letters", "parked")
 _GIVEN_KEYS: Final = ("event", "topic", "value", "at", "advance")
@@ -375,6 +377,8 @@ def _plain(node: Node) -> object:
     if text in _BOOLEANS:
         return _BOOLEANS[text]
     if _INTEGER.fullmatch(text):
+        if len(text) > DIGITS_MAX:
+            raise _wrong(f"a number of {len(text)} digits", node.position, "write a text in quotes")
         return int(text)
     return float(text) if _NUMBER.fullmatch(text) else text
 

@@ -23,4 +23,6 @@ def all_targets() -> dict[str, Target]:
 def selected(patterns: str) -> list[Target]:
     """Targets whose name or area is one of the words, or matches one with ``*``; all for an empty text."""
     words = patterns.replace(",", " ").split() or ["*"]
-    return [one for one in all_targets().values() if any(one.area == word or fnmatchcase(one.name, word) for word in words)]
+    return [
+        one for one in all_targets().values() if any(one.area == word or fnmatchcase(one.name, word) for word in words)
+    ]

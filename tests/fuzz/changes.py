@@ -12,20 +12,25 @@ BYTES_MAX: Final = 16_384
 # Numbers at which widths end; as zig-zag varints they begin lengths, counts and indexes in Avro.
 _VARINTS: Final = (b"\x00", b"\x01", b"\x02", b"\x03", b"\x7f", b"\x80\x01", b"\xff\xff\x7f", b"\xff" * 9 + b"\x01")
 _VARINTS_MORE: Final = (b"\xff" * 4 + b"\x0f", b"\xfe" * 9 + b"\x01", b"\x80" * 12, b"\xff" * 11, b"\x80" * 5 + b"\x20")
-BINARY: Final = (*_VARINTS, *_VARINTS_MORE, b"\x00" * 8, b"\x00\x00\xf8\x7f", b"\x00" * 6 + b"\xf0\xff", b"\xed\xa0\x80")
+BINARY: Final = (
+    *_VARINTS,
+    *_VARINTS_MORE,
+    b"\x00" * 8,
+    b"\x00\x00\xf8\x7f",
+    b"\x00" * 6 + b"\xf0\xff",
+    b"\xed\xa0\x80",
+)
 
 # What upsets readers of text: ends of ranges, other scripts' digits, half characters, endless nesting, control bytes.
-TEXT: Final = tuple(
-    text.encode()
-    for text in (
-        *("", "0", "-0", "-1", "--5", "1e999", "-1e-999", "007", "+7", "9" * 400, "9" * 5_000, "1.0", "0x10", "1_000"),
-        *("9223372036854775808", "-9223372036854775809", "2147483648", "²", "٣", "٣٤", "NaN", "Infinity", "-Infinity"),
-        *("null", "~", "true", "True", "[]", "{}", '""', "[" * 40, "{" * 40, '{"a":' * 40, "[" * 3_000, "]" * 3, "\\"),
-        *("\\ud800", "\\u0000", "\x00", "\ufeff", "\u2028", "\x85", "\U0010ffff", "é", "😀", "\r\n", "\n", "\t", " "),
-        *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999-14:00", "2013-02-30", "24:00", "1970-01-01T00:00Z"),
-        *("urn:uuid:c0ffee00-0000-4000-8000-000000000001", "{C0FFEE00000040008000000000000001}", "%s", "{0}", "../.."),
-    )
-) + (b"\xff", b"\xc3", b"\xed\xa0\x80")
+_TEXTS: Final = (
+    *("", "0", "-0", "-1", "--5", "1e999", "-1e-999", "007", "+7", "9" * 400, "9" * 5_000, "1.0", "0x10", "1_000"),
+    *("9223372036854775808", "-9223372036854775809", "2147483648", "²", "٣", "٣٤", "NaN", "Infinity", "-Infinity"),
+    *("null", "~", "true", "True", "[]", "{}", '""', "[" * 40, "{" * 40, '{"a":' * 40, "[" * 3_000, "]" * 3, "\\"),
+    *("\\ud800", "\\u0000", "\x00", "\ufeff", "\u2028", "\x85", "\U0010ffff", "é", "😀", "\r\n", "\n", "\t", " "),
+    *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999-14:00", "2013-02-30", "24:00", "1970-01-01T00:00Z"),
+    *("urn:uuid:c0ffee00-0000-4000-8000-000000000001", "{C0FFEE00000040008000000000000001}", "%s", "{0}", "../.."),
+)
+TEXT: Final = (*(text.encode() for text in _TEXTS), b"\xff", b"\xc3", b"\xed\xa0\x80")
 
 Words = Sequence[bytes]
 

@@ -150,7 +150,11 @@ def targets() -> list[Target]:
     messages = tuple(HEADER + one for one in seeds_of(FLIGHT))
     found.append(
         Target(
-            "avro/messages", whole_message(FLIGHT), messages, lambda seed, chance: changed(seed, chance, BINARY), share=4
+            "avro/messages",
+            whole_message(FLIGHT),
+            messages,
+            lambda seed, chance: changed(seed, chance, BINARY),
+            share=4,
         )
     )
     return found

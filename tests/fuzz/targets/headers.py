@@ -1,4 +1,4 @@
-"""Headers of any producer: reading never fails, what is taken is bounded, and what is written on reads back the same."""
+"""Headers of any producer: reading never fails, what is taken is bounded, what is written on reads back the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,15 @@ OUTGOING_BYTES_MAX: Final = 4 * ID_BYTES_MAX + TRACESTATE_BYTES_MAX + BAGGAGE_BY
 WORDS: Final = (
     *TEXT,
     *(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", b"-", b"00", b"ff", b"0" * 32, b"+00:00", b"Z", b"T"),
-    *(b"2013-01-01T05:17:00.25-05:00", b"20130101T051700Z", b"2013-W01-1", b"a" * 257, b"vendor=1", b"=" * 513, b",b=2"),
+    *(
+        b"2013-01-01T05:17:00.25-05:00",
+        b"20130101T051700Z",
+        b"2013-W01-1",
+        b"a" * 257,
+        b"vendor=1",
+        b"=" * 513,
+        b",b=2",
+    ),
 )
 
 

@@ -45,7 +45,7 @@ def check_written(data: bytes) -> None:
     progress = Progress(LOW)
     finished: set[int] = set()
     offset = LOW
-    delivered = []
+    delivered: list[int] = []
     while cursor.more and len(delivered) < 2_000:
         step = cursor.byte()
         offset += step >> 2 if step < 0xF0 else (step & 0x0F) << 12
@@ -94,5 +94,7 @@ def targets() -> list[Target]:
     histories = (b"", b"\x01\x00\x01\x05\x00\xff", bytes(range(256)), b"\x00" + b"\x01" * 500)
     return [
         Target("metadata/read", check, _seeds(), change, share=10),
-        Target("metadata/written", check_written, histories, lambda seed, chance: changed(seed, chance, BINARY), share=10),
+        Target(
+            "metadata/written", check_written, histories, lambda seed, chance: changed(seed, chance, BINARY), share=10
+        ),
     ]

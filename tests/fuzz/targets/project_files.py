@@ -21,7 +21,7 @@ from choreo.runtime.settings import SETTINGS, Settings
 from choreo.testing import cases
 from choreo.topology.nodes import Mapping, read_nodes
 from tests.codec.shapes import FLIGHT, FLIGHT_VALUE, NODE, POINT, SCHEMAS, logical, record
-from tests.fuzz.changes import TEXT, changed, changing, word_of
+from tests.fuzz.changes import TEXT, changing, word_of
 from tests.fuzz.target import SECONDS_MAX, Target, plain, promised
 from tests.fuzz.targets.avro import project_schemas, valid
 
@@ -75,7 +75,17 @@ def check_schema(schema: Schema) -> None:
 def avsc_words() -> tuple[bytes, ...]:
     kinds = ("record", "enum", "fixed", "array", "map", "null", "int", "long", "string", "bytes", "double", "error")
     keys = ("type", "name", "namespace", "fields", "items", "values", "symbols", "size", "default", "aliases", "doc")
-    more = ("logicalType", "precision", "scale", "decimal", "uuid", "date", "timestamp-millis", "window", "choreo.Window")
+    more = (
+        "logicalType",
+        "precision",
+        "scale",
+        "decimal",
+        "uuid",
+        "date",
+        "timestamp-millis",
+        "window",
+        "choreo.Window",
+    )
     quoted = [json.dumps(word).encode() for word in (*kinds, *keys, *more, "t.R", "t.Node", "R", "class", "_x", "None")]
     marks = (b"{", b"}", b"[", b"]", b":", b",", b"1001", b"2147483648", b'"default":', b'"default": null,', b"1e400")
     return (*TEXT, *quoted, *quoted, *marks)
@@ -83,7 +93,9 @@ def avsc_words() -> tuple[bytes, ...]:
 
 def avsc_seeds() -> tuple[bytes, ...]:
     small = [record("R", ("f", json.loads(one.text)["fields"][0]["type"])).text for one in SCHEMAS.values()]
-    defaults = record("D", ("d", logical("bytes", "decimal", precision=4, scale=2), "}"), ("p", POINT, {"x": 1, "y": 2}))
+    defaults = record(
+        "D", ("d", logical("bytes", "decimal", precision=4, scale=2), "}"), ("p", POINT, {"x": 1, "y": 2})
+    )
     texts = [one.text for one in (*builtin_schemas(), *project_schemas()[:6], FLIGHT, defaults)]
     return tuple(text.encode() for text in (*small, *texts, json.dumps(NODE, indent=1)))
 
@@ -122,7 +134,11 @@ def wide_schema() -> Schema:
     """A record with a field of every kind."""
     return record(
         "Wide",
-        *((name, json.loads(schema.text)["fields"][0]["type"]) for name, schema in SCHEMAS.items() if name not in TWICE),
+        *(
+            (name, json.loads(schema.text)["fields"][0]["type"])
+            for name, schema in SCHEMAS.items()
+            if name not in TWICE
+        ),
         ("node", ["null", NODE], None),
     )
 
@@ -191,8 +207,15 @@ WIDE_JSON: Final = json.dumps(
     }
 )
 DEEP_JSON: Final = WIDE_JSON.replace('"next": null', '"next": ' + '{"label": "c", "next": ' * 12 + "null" + "}" * 12)
-JSON_WORDS: Final = (*TEXT, *(b'"%s":' % name.encode() for name in SCHEMAS), *word_of(WIDE_JSON), b'{"label":"x","next":' * 90)
-CSV: Final = b"tail,delay,distance,speed,landed,note,at,colour\nN1,1,2,3.5,yes,,2013-01-01T05:17:00Z,red\nN2,12.0,2,-1,0,x,,\n"
+JSON_WORDS: Final = (
+    *TEXT,
+    *(b'"%s":' % name.encode() for name in SCHEMAS),
+    *word_of(WIDE_JSON),
+    b'{"label":"x","next":' * 90,
+)
+CSV: Final = (
+    b"tail,delay,distance,speed,landed,note,at,colour\nN1,1,2,3.5,yes,,2013-01-01T05:17:00Z,red\nN2,12.0,2,-1,0,x,,\n"
+)
 CASE: Final = f"""\
 cases: {{tail: N1, delay: 1, distance: 2, speed: 3.5, landed: true, note: null, at: 2013-01-01T05:17:00Z, stops: [a]}}
 flight: {FLIGHT_JSON}
@@ -201,6 +224,27 @@ advance: 10m
 at: "2013-01-01T10:00:00Z"
 answer: [fog, {{error: no such airport}}, 1, 1.5, true, ~]
 """
+
+
+# Inputs that broke a promise once.
+FOUND_AVSC: Final = (
+    b'{"type":"record","name":"t.R","fields":[{"name":"f","type":' + b"9" * 5_000 + b"}]}",
+    b'{"type":"record","name":"t.R","fields":[{"name":"f","type":"int","default":' + b"9" * 4_000 + b"}]}",
+)
+FOUND_LOCK: Final = (
+    b'{"format": ' + b"[" * 3_000,
+    b'{"format": 1, "schemas": {}, "subjects": {"a": [{"id": 1e400, "version": 1}]}}',
+    b'{"format": 1, "schemas": {}, "subjects": {"a": [{"id": NaN, "version": 1}]}}',
+)
+FOUND_CASES: Final = (b"cases: {delay: " + b"9" * 5_000 + b"}", b"at: -" + b"9" * 5_000)
+FOUND_JSON: Final = (
+    WIDE_JSON.replace('"next": null', '"next": ' + '{"label": "c", "next": ' * 300 + "null" + "}" * 300).encode(),
+    WIDE_JSON.replace('"12.345"', '"1e999999999"').encode(),
+    WIDE_JSON.replace('"12.345"', '"-1e-999999999"').encode(),
+    WIDE_JSON.replace('"é"', '"\\ud800"').encode(),
+)
+FOUND_CSV: Final = (b"tail,delay\nN1,\x1c1\n", b"tail,delay\nN1," + b"9" * 5_000 + b"\n", "tail,delay\nN1,٣\n".encode())
+FOUND_SETTINGS: Final[tuple[bytes, ...]] = ()
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -222,31 +266,52 @@ SETTINGS_SEEDS: Final = (
     b"127.0.0.1:9092,b:1\ntopologies/x.yaml\nprod\nfile\nworker-0\n.choreo\n10s\n10s",
     b"\n\n\nhttps://user:secret@registry:8081/apis/ccompat/v7/\n\n\n1m\n30m",
 )
-SETTINGS_WORDS: Final = (*TEXT, b":", b",", b"\n", b"ms", b"30m", b"[::1]:9092", b"https://", b":65536", b":0", b"a" * 101)
+SETTINGS_WORDS: Final = (
+    *TEXT,
+    b":",
+    b",",
+    b"\n",
+    b"ms",
+    b"30m",
+    b"[::1]:9092",
+    b"https://",
+    b":65536",
+    b":0",
+    b"a" * 101,
+)
 
 
 def targets() -> list[Target]:
-    json_seeds = (FLIGHT_JSON, WIDE_JSON, DEEP_JSON, f"[{FLIGHT_JSON}, {FLIGHT_JSON}]", f"{FLIGHT_JSON}\n{FLIGHT_JSON}\n")
+    json_seeds = (
+        FLIGHT_JSON,
+        WIDE_JSON,
+        DEEP_JSON,
+        f"[{FLIGHT_JSON}, {FLIGHT_JSON}]",
+        f"{FLIGHT_JSON}\n{FLIGHT_JSON}\n",
+    )
     case_words = (*TEXT, *word_of(CASE), b"&a ", b"*a", b": ", b"{", b"}", b"[", b"]", b"9" * 5_000)
     return [
         # a schema is read once; its own bounds (20,000 values) hold before time is spent
         Target("project/avsc", check_avsc, avsc_seeds(), changing(avsc_words()), FOUND_AVSC, seconds_max=0.5),
         Target("project/lock", check_lock, lock_seeds(), changing((*avsc_words(), *LOCK_WORDS)), FOUND_LOCK, 0.5),
         Target("project/cases", check_case, (CASE.encode(),), changing(case_words), FOUND_CASES, seconds_max=0.5),
-        Target("send/json", check_json, tuple(one.encode() for one in json_seeds), changing(JSON_WORDS), FOUND_JSON, 0.2),
-        Target("send/csv", check_csv, (CSV,), changing((*TEXT, *word_of(CSV.decode()), b",", b'"', b"\n")), FOUND_CSV, 0.2),
+        Target(
+            "send/json", check_json, tuple(one.encode() for one in json_seeds), changing(JSON_WORDS), FOUND_JSON, 0.2
+        ),
+        Target(
+            "send/csv", check_csv, (CSV,), changing((*TEXT, *word_of(CSV.decode()), b",", b'"', b"\n")), FOUND_CSV, 0.2
+        ),
         Target("settings", check_settings, SETTINGS_SEEDS, changing(SETTINGS_WORDS), FOUND_SETTINGS, SECONDS_MAX),
     ]
 
 
-LOCK_WORDS: Final = (b'"id":', b'"version":', b'"schemas":', b'"subjects":', b'"fingerprint":', b'"1000":', b"1000", b"1e400")
-
-# Inputs that broke a promise once.
-FOUND_AVSC: Final[tuple[bytes, ...]] = ()
-FOUND_LOCK: Final[tuple[bytes, ...]] = ()
-FOUND_CASES: Final[tuple[bytes, ...]] = ()
-FOUND_JSON: Final[tuple[bytes, ...]] = ()
-FOUND_CSV: Final[tuple[bytes, ...]] = ()
-FOUND_SETTINGS: Final[tuple[bytes, ...]] = ()
-
-__all__ = ["changed", "targets"]
+LOCK_WORDS: Final = (
+    b'"id":',
+    b'"version":',
+    b'"schemas":',
+    b'"subjects":',
+    b'"fingerprint":',
+    b'"1000":',
+    b"1000",
+    b"1e400",
+)

@@ -47,8 +47,30 @@ def _texts() -> list[str]:
 def words() -> tuple[bytes, ...]:
     properties = json_schema()["properties"]
     assert isinstance(properties, dict)
-    marks = ("{", "}", "[", "]", ": ", ", ", "- ", "\n", "\n  ", "&a ", "*a", "<<: ", "? ", "!t ", "| ", "> ", "#", "---")
-    more = (*marks, *("...", "%YAML 1.1\n", "'", '"', "${", "${A}", "${A:-x}", "$${", "forever", "1d", "0ms", "99999999999d"))
+    marks = (
+        "{",
+        "}",
+        "[",
+        "]",
+        ": ",
+        ", ",
+        "- ",
+        "\n",
+        "\n  ",
+        "&a ",
+        "*a",
+        "<<: ",
+        "? ",
+        "!t ",
+        "| ",
+        "> ",
+        "#",
+        "---",
+    )
+    more = (
+        *marks,
+        *("...", "%YAML 1.1\n", "'", '"', "${", "${A}", "${A:-x}", "$${", "forever", "1d", "0ms", "99999999999d"),
+    )
     named = [word.encode() for word in (*properties, *more)]
     return (*TEXT, *named, *named, *(word for text in _texts() for word in word_of(text)))
 
@@ -71,7 +93,7 @@ class _Variables(dict[str, str]):
         super().__init__()
         self._value = value
 
-    def get(self, name: str, default: object = None) -> str:  # type: ignore[override]
+    def get(self, name: str, default: object = None) -> str:
         return self._value
 
 
@@ -116,7 +138,9 @@ def seeds() -> tuple[bytes, ...]:
     base = TOPOLOGY.encode()
     texts = [one.encode() for one in _texts()]
     over = OVERLAY + b"defaults: {partitions: 2}\ncluster: {bootstrap: ${B}}\n" + VARIABLE + b"127.0.0.1:9092"
-    small = b"choreo: 1\ntopology: t\nowner: o\ntopics:\n  a: {schema: FlightDeparted, key: tail_number, ingress: true}\n"
+    small = (
+        b"choreo: 1\ntopology: t\nowner: o\ntopics:\n  a: {schema: FlightDeparted, key: tail_number, ingress: true}\n"
+    )
     wide = small + b"agents:\n  x: &x {reads: [a]}\n" + b"".join(b"  x%d: *x\n" % n for n in range(20))
     return (*texts, base + over, small, small, small + over, wide, b"choreo: 1\n" + BOMB.encode(), b"")
 
