@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn, Protocol, cast
 
 from choreo.agent.definition import AgentDefinition, TimerHandler, place_of
-from choreo.agent.record import Record
+from choreo.agent.record import Dump, Make, Record
 from choreo.agent.tool import Tool
 from choreo.codec.keys import encode_key, key_values
 from choreo.codec.schema import Schema, SchemaSet
 from choreo.codec.types import Field
 from choreo.codec.wire import Decoder, Encoder
-from choreo.errors import SchemaError, TopologyError, UndeclaredError
+from choreo.errors import DecodeError, SchemaError, TopologyError, UndeclaredError
 from choreo.kernel.envelope import Header, constant_headers
 from choreo.kernel.ids import Identity
 from choreo.topology import names
@@ -41,43 +41,53 @@ class SchemaIds(Protocol):
     def schema_by_id(self, schema_id: int, /) -> Schema: ...
 
 
-class Input(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class Input:
     """One topic the agent reads, and the handler of its events."""
 
     topic: str
     event: type[Record]
     decoder: Decoder
+    make: Make
     key_of: KeyOf
     key_fields: str
     handler: Callable[..., Any]
     where: str
 
 
-class Output(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class Output:
     """One topic the agent writes, for one event class."""
 
     topic: str
-    type_name: str
     encoder: Encoder
+    dump: Dump
     key_of: KeyOf
     constants: tuple[Header, ...]
 
 
-class TableUse(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class TableUse:
     """One table of the agent, for one row class."""
 
     name: str
     row: type[Record]
     schema: Schema
     decoder: Decoder
+    make: Make
     encoder: Encoder
+    dump: Dump
     prefix: bytes  # how rows begin that were written with today's schema
     key_fields: tuple[Field, ...]
     key_of: KeyOf
 
     def read(self, data: bytes, entity: str) -> Record:
         """The row that the bytes hold."""
-        return self.row._from_avro(self.decoder.decode(data, f"table {self.name} key={entity}"))
+        try:
+            return cast(Record, self.make(self.decoder.decode(data)))
+        except DecodeError as error:
+            error.where = f"table {self.name} key={entity}"
+            raise
 
     def new(self, entity: str) -> Record:
         """The row of an entity that has none: its key from the entity, the rest from the schema's defaults.
@@ -178,7 +188,7 @@ class Bindings:
         schema = self._schema_of(event, declared.schema)
         encoder = Encoder(self.ids.id_for(f"{topic}-value", schema), schema)
         constants = constant_headers(self.identity, schema.full_name)
-        return Output(topic, schema.full_name, encoder, key_reader(declared.key), constants)
+        return Output(topic, encoder, event._dump(), key_reader(declared.key), constants)
 
     # -- tables --------------------------------------------------------------------------------------------------------
 
@@ -211,7 +221,9 @@ class Bindings:
             row,
             schema,
             Decoder(row._schema(), self.ids.schema_by_id),
+            row._make(),
             encoder,
+            row._dump(),
             bytes([0]) + encoder.schema_id.to_bytes(4, "big"),
             key_fields,
             key_reader(declared.key),
@@ -424,6 +436,7 @@ def _inputs(
                 topic.name,
                 event,
                 Decoder(event._schema(), ids.schema_by_id),
+                event._make(),
                 key_reader(topic.key),
                 ", ".join(topic.key),
                 registration.function,

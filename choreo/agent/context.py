@@ -31,6 +31,7 @@ EMITS_MAX: Final = 1_000
 CALLS_MAX: Final = 1_000
 """Tool calls that one step may make; the same reason."""
 
+_new: Final = tuple.__new__  # see choreo.kernel.envelope
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -84,14 +85,6 @@ class RowSlot:
         self.value = value  # None: deleted
 
 
-class EmittedEvent(NamedTuple):
-    """One emitted event, and what its decision says of it."""
-
-    record: OutRecord
-    event_id: str
-    type_name: str
-
-
 class MadeCall(NamedTuple):
     """One finished tool call, and what its decision says of it."""
 
@@ -99,6 +92,20 @@ class MadeCall(NamedTuple):
     answer: Answer
     arguments: str  # JSON
     result: str  # JSON; "" if it failed
+
+
+class Dealings:
+    """What few steps have: timers, look-ups, calls. Made when the first one comes."""
+
+    __slots__ = ("calls", "cancels", "looked_up", "not_awaited", "parked", "timers")
+
+    def __init__(self) -> None:
+        self.timers: dict[str, TimerRow] = {}
+        self.cancels: dict[str, None] = {}
+        self.looked_up: dict[tuple[str, str], tuple[int, Record | None]] = {}
+        self.calls: list[MadeCall] = []
+        self.not_awaited: list[str] = []  # tools whose call was made and has not begun
+        self.parked: ParkSignal | None = None
 
 
 class Context:
@@ -110,18 +117,13 @@ class Context:
 
     __slots__ = (
         "_bindings",
-        "_calls",
-        "_cancels",
         "_carried",
         "_closed",
+        "_dealings",
         "_emits",
         "_first_id",
-        "_looked_up",
-        "_not_awaited",
         "_now_ms",
-        "_parked",
         "_rows",
-        "_timers",
         "_trigger",
         "_view",
         "key",
@@ -136,13 +138,8 @@ class Context:
         self._carried: tuple[Header, ...] | None = None
         self._first_id = ""  # of the first emitted event; made together with what is carried
         self._rows: dict[str, RowSlot] = {}
-        self._emits: list[EmittedEvent] = []
-        self._timers: dict[str, TimerRow] = {}
-        self._cancels: dict[str, None] = {}
-        self._looked_up: dict[tuple[str, str], tuple[int, Record | None]] = {}
-        self._calls: list[MadeCall] = []
-        self._not_awaited: list[str] = []  # tools whose call was made and has not begun
-        self._parked: ParkSignal | None = None
+        self._emits: list[OutRecord] = []
+        self._dealings: Dealings | None = None
         self._closed = False
 
     @property
@@ -192,16 +189,16 @@ class Context:
             before = self._view.row(use.name, self.key)
             if before is None:
                 value = use.new(self.key)
-                baseline = use.encoder.encode(value._to_avro())
+                baseline = use.encoder.encode(use.dump(value))
             else:
                 value = use.read(before, self.key)
                 # a row of an older schema: compare with what it is now, so that reading alone doesn't rewrite it
-                baseline = before if before.startswith(use.prefix) else use.encoder.encode(value._to_avro())
+                baseline = before if before.startswith(use.prefix) else use.encoder.encode(use.dump(value))
             slot = self._rows[use.name] = RowSlot(use, before, baseline, value)
         elif slot.value is None:
             slot.value = use.new(self.key)
             if slot.before is None:
-                slot.baseline = use.encoder.encode(slot.value._to_avro())
+                slot.baseline = use.encoder.encode(use.dump(slot.value))
         return cast(W, slot.value)
 
     def delete(self, cls: type[Record], /, *, table: str | None = None) -> None:
@@ -236,7 +233,8 @@ class Context:
         """
         bindings = self._bindings
         use = bindings.references.get((cls, table)) or bindings.reference(cls, table)
-        seen = self._looked_up.get((use.name, key))
+        looked_up = self._dealt().looked_up
+        seen = looked_up.get((use.name, key))
         if seen is None:
             self._check_open()
             if not isinstance(key, str):
@@ -247,7 +245,7 @@ class Context:
             else:
                 where = f"table {use.name} key={key}"
                 seen = (found[1], use.row._from_avro(use.decoder.decode(found[0], where)))
-            self._looked_up[use.name, key] = seen
+            looked_up[use.name, key] = seen
         return cast("W | None", seen[1])
 
     def emit(self, event: Record, /, *, topic: str | None = None) -> str:
@@ -277,12 +275,12 @@ class Context:
             raise StepError(
                 f"a step emits at most {EMITS_MAX} events", hint="emit one event that another agent spreads out"
             )
-        value = output.encoder.encode(event._to_avro())
+        value = output.encoder.encode(output.dump(event))
         key = output.key_of(event)
         carried = self._carried or self._carry()
         event_id = bindings.identity.event_id(self._trigger.envelope.event_id, n) if n else self._first_id
         headers = outgoing_headers(output.constants, carried, event_id, key)
-        emits.append(EmittedEvent(OutRecord(output.topic, None, key, value, headers), event_id, output.type_name))
+        emits.append(_new(OutRecord, (output.topic, None, key, value, headers)))
         return event_id
 
     def _output(self, cls: type[Record], topic: str | None) -> Any:
@@ -312,8 +310,9 @@ class Context:
         at_ms = min(max((at - _EPOCH) // _MILLISECOND, 0), TIME_MS_MAX)
         cause = self._trigger.envelope
         timer_id = self._bindings.identity.timer_id(cause.event_id, name)
-        self._timers[name] = TimerRow(self.key, name, at_ms, timer_id, cause)
-        self._cancels.pop(name, None)
+        dealings = self._dealt()
+        dealings.timers[name] = TimerRow(self.key, name, at_ms, timer_id, cause)
+        dealings.cancels.pop(name, None)
 
     def cancel(self, name: str, /) -> None:
         """Cancels this entity's timer, if it is set.
@@ -325,8 +324,9 @@ class Context:
             UndeclaredError: CH0311, no handler has this name.
         """
         self._check_timer(name)
-        self._timers.pop(name, None)
-        self._cancels[name] = None
+        dealings = self._dealt()
+        dealings.timers.pop(name, None)
+        dealings.cancels[name] = None
 
     def _check_timer(self, name: str) -> None:
         self._check_open()
@@ -356,11 +356,12 @@ class Context:
         """
         # Not an async function, so that a call without its await is seen: the step would go on without the answer.
         name = getattr(tool, "name", type(tool).__name__)
-        self._not_awaited.append(name)
+        self._dealt().not_awaited.append(name)
         return self._call(name, tool, args, kwargs)
 
     async def _call(self, name: str, tool: Tool[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        self._not_awaited.remove(name)
+        dealings = self._dealt()
+        dealings.not_awaited.remove(name)
         use = self._bindings.tool(tool)
         self._check_open()
         if tool.effect not in REPEATABLE:
@@ -370,7 +371,7 @@ class Context:
                 where=str(self._bindings.agent.position),
                 hint="emit an event that asks for the action, or declare the tool `effect: read` if it changes nothing",
             )
-        if len(self._calls) >= CALLS_MAX:
+        if len(dealings.calls) >= CALLS_MAX:
             raise StepError(f"a step makes at most {CALLS_MAX} calls", code="CH0403")
         try:
             tool.signature.bind(*args, **kwargs)
@@ -381,7 +382,7 @@ class Context:
         call = Call(use.name, invocation, use.timeout_s)
         answer = await _request(call)
         result = "" if answer.error is not None else as_json(answer.value)
-        self._calls.append(MadeCall(call, answer, arguments, result))
+        dealings.calls.append(MadeCall(call, answer, arguments, result))
         if answer.error is not None:
             raise answer.error
         return cast(R, answer.value)
@@ -395,10 +396,16 @@ class Context:
         Guarantee:
             The event is parked even if the handler swallows the signal that ends it.
         """
-        self._parked = ParkSignal(reason)
-        raise self._parked
+        signal = self._dealt().parked = ParkSignal(reason)
+        raise signal
 
     # -- for the runner ------------------------------------------------------------------------------------------------
+
+    def _dealt(self) -> Dealings:
+        dealings = self._dealings
+        if dealings is None:
+            dealings = self._dealings = Dealings()
+        return dealings
 
     def _carry(self) -> tuple[Header, ...]:
         carried = self._carried

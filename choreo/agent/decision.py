@@ -19,6 +19,7 @@ from choreo.kernel.envelope import (
     TRACESTATE_BYTES_MAX,
     carried_headers,
     constant_headers,
+    id_and_type,
     outgoing_headers,
 )
 from choreo.kernel.validate import record_bytes
@@ -160,9 +161,7 @@ def _lists(ctx: Context, view: StateView, changes: Outcome | None, *, full: bool
         else [{"name": one.name, "at": moment(one.at_ms)} for one in changes.timers],
         "timers_cancelled": [] if changes is None else list(changes.cancels),
         "calls": _calls(ctx, full),
-        "references": [
-            {"table": table, "key": _writable(key), "offset": seen[0]} for (table, key), seen in ctx._looked_up.items()
-        ],
+        "references": _references(ctx),
         "sources": _sources(ctx, view),
     }
 
@@ -183,21 +182,33 @@ def _rows(ctx: Context, changes: Outcome, full: bool) -> list[dict[str, object]]
 
 
 def _emits(ctx: Context) -> list[dict[str, object]]:
+    emits: list[dict[str, object]] = []
+    for one in ctx._emits:
+        event_id, type_name = id_and_type(one.headers)
+        emits.append(
+            {
+                "topic": one.topic,
+                "event_id": event_id,
+                "type": type_name,
+                "key": (one.key or b"").decode(),
+                "size": len(one.value or b""),
+            }
+        )
+    return emits
+
+
+def _references(ctx: Context) -> list[dict[str, object]]:
+    dealings = ctx._dealings
+    if dealings is None:
+        return []
     return [
-        {
-            "topic": one.record.topic,
-            "event_id": one.event_id,
-            "type": one.type_name,
-            "key": (one.record.key or b"").decode(),
-            "size": len(one.record.value or b""),
-        }
-        for one in ctx._emits
+        {"table": table, "key": _writable(key), "offset": seen[0]} for (table, key), seen in dealings.looked_up.items()
     ]
 
 
 def _calls(ctx: Context, full: bool) -> list[dict[str, object]]:
     calls: list[dict[str, object]] = []
-    for number, made in enumerate(ctx._calls, 1):
+    for number, made in enumerate(() if ctx._dealings is None else ctx._dealings.calls, 1):
         error = made.answer.error
         calls.append(
             {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
@@ -22,6 +23,8 @@ from choreo.errors import SchemaError
 from choreo.kernel.windows import Window, WindowConfig
 
 Convert = Callable[[Any], Any]
+Make = Callable[[dict[str, Any]], Any]
+Dump = Callable[[Any], dict[str, Any]]
 
 
 class Record(BaseModel):
@@ -47,26 +50,23 @@ class Record(BaseModel):
 
     def _to_avro(self) -> dict[str, Any]:
         """The value as the codec takes it. A flat record's own fields: encode it before anything changes."""
-        to_avro = _plan(type(self)).to_avro
-        if not to_avro:
-            return self.__dict__
-        made = dict(self.__dict__)
-        for name, convert in to_avro:
-            made[name] = convert(made[name])
-        return made
+        return _plan(type(self)).dump(self)
 
     @classmethod
     def _from_avro(cls, value: dict[str, Any]) -> Self:
         """A record from what the codec read with this class's schema; takes the dictionary over."""
-        plan = _plan(cls)
-        for name, convert in plan.from_avro:
-            value[name] = convert(value[name])
-        self = _new(cls)
-        self.__dict__ = value
-        self.__pydantic_fields_set__ = plan.names
-        self.__pydantic_extra__ = None
-        self.__pydantic_private__ = None
-        return self
+        made: Self = _plan(cls).make(value)
+        return made
+
+    @classmethod
+    def _make(cls) -> Make:
+        """``_from_avro`` as a function, for those who call it for every event."""
+        return _plan(cls).make
+
+    @classmethod
+    def _dump(cls) -> Dump:
+        """``_to_avro`` as a function of the record."""
+        return _plan(cls).dump
 
     @classmethod
     def _schema(cls) -> Schema:
@@ -101,12 +101,47 @@ _new: Final = object.__new__
 
 
 class _Plan(NamedTuple):
-    """How one class's fields become Avro values and back; only those that differ are listed."""
+    """How records of one class become Avro values and back."""
 
     schema: Schema
-    names: set[str]
-    to_avro: tuple[tuple[str, Convert], ...]
-    from_avro: tuple[tuple[str, Convert], ...]
+    dump: Dump
+    make: Make
+
+
+def _dumper(converts: list[tuple[str, Convert]]) -> Dump:
+    """From a record to a dictionary; converts are the fields that differ."""
+    if not converts:
+        return attrgetter("__dict__")
+
+    def dump(record: Any) -> dict[str, Any]:
+        made = dict(record.__dict__)
+        for name, convert in converts:
+            made[name] = convert(made[name])
+        return made
+
+    return dump
+
+
+def _maker(cls: type[Record], names: set[str], converts: list[tuple[str, Convert]]) -> Make:
+    """From a dictionary, which it takes over, to a record; converts are the fields that differ."""
+
+    def make(value: dict[str, Any]) -> Any:
+        self = _new(cls)
+        self.__dict__ = value
+        self.__pydantic_fields_set__ = names
+        self.__pydantic_extra__ = None
+        self.__pydantic_private__ = None
+        return self
+
+    if not converts:
+        return make
+
+    def convert_and_make(value: dict[str, Any]) -> Any:
+        for name, convert in converts:
+            value[name] = convert(value[name])
+        return make(value)
+
+    return convert_and_make
 
 
 @cache
@@ -144,7 +179,7 @@ def _plan(cls: type[Record]) -> _Plan:
             to_avro.append((field.name, down))
         if up is not None:
             from_avro.append((field.name, up))
-    return _Plan(schema, names, tuple(to_avro), tuple(from_avro))
+    return _Plan(schema, _dumper(to_avro), _maker(cls, names, from_avro))
 
 
 def _record_classes(annotation: Any) -> dict[str, type[Record]]:

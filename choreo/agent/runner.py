@@ -11,7 +11,7 @@ A step keeps what it did in its context. Only a step that ended without an error
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
-from typing import Any
+from typing import Any, Final
 
 from choreo.agent.bindings import Bindings
 from choreo.agent.context import Context
@@ -38,6 +38,7 @@ from choreo.kernel.values import (
 from choreo.topology import names
 
 Handler = Coroutine[Any, Any, None]
+_new: Final = tuple.__new__  # see choreo.kernel.envelope
 
 
 class AgentRunner:
@@ -55,6 +56,9 @@ class AgentRunner:
     ) -> None:
         topology, agent = bindings.topology.name, bindings.agent.name
         self.bindings = bindings
+        self._inputs = bindings.inputs
+        self._hops_max = bindings.agent.limits.hops
+        self._audited = bindings.agent.audit != "off"
         self.guard = guard
         self.classify = classify
         self._decisions = DecisionWriter(bindings, facts.get(names.decisions(topology)))
@@ -110,28 +114,29 @@ class AgentRunner:
 
     def coroutine_of(self, trigger: Trigger, ctx: Context) -> Handler:
         """The handler's coroutine for this trigger, not yet started."""
-        bindings = self.bindings
         delivery = trigger.delivery
         if delivery is None:
             return self._timer_coroutine(trigger, ctx)
-        if trigger.envelope.hop > bindings.agent.limits.hops:
+        hop = trigger.envelope.hop
+        if hop > self._hops_max:
             raise StepError(
-                f"the event went through {trigger.envelope.hop} agents, {bindings.agent.limits.hops} are allowed",
+                f"the event went through {hop} agents, {self._hops_max} are allowed",
                 code="CH0302",
                 where=where_of(delivery),
                 hint="events go in a circle; break it, or raise limits.hops of the agent",
             )
-        use = bindings.inputs.get(delivery.topic)
+        use = self._inputs.get(delivery.topic)
         if use is None:
             raise StepError(
-                f"{bindings.agent.name} has no handler for topic {delivery.topic}",
+                f"{self.bindings.agent.name} has no handler for topic {delivery.topic}",
                 code="CH0314",
                 where=where_of(delivery),
             )
-        if delivery.value is None:
+        value = delivery.value
+        if value is None:
             raise DecodeError("the record has no value (a tombstone), expected an event", where=where_of(delivery))
         try:
-            event = use.event._from_avro(use.decoder.decode(delivery.value))
+            event = use.make(use.decoder.decode(value))
         except DecodeError as error:
             error.where = where_of(delivery)
             raise
@@ -165,37 +170,40 @@ class AgentRunner:
         assert trigger.delivery is not None
         return self.bindings.inputs[trigger.delivery.topic].where
 
-    def finish(self, trigger: Trigger, view: StateView, now_ms: int, ctx: Context) -> Outcome:
+    def finish(self, ctx: Context) -> Outcome:
         """All that the step changes.
 
         Raises:
             StepError: CH0303, a call was made and not awaited.
         """
-        if ctx._not_awaited:
-            raise StepError(
-                f"the handler made a call of tool {ctx._not_awaited[0]} and did not await it",
-                where=self.place(trigger),
-                hint=f"write `await ctx.call({ctx._not_awaited[0]}, …)`",
+        dealings = ctx._dealings
+        rows = self._row_writes(ctx) if ctx._rows else []
+        if dealings is None:
+            outcome = Outcome(rows, ctx._emits)
+        else:
+            if dealings.not_awaited:
+                raise StepError(
+                    f"the handler made a call of tool {dealings.not_awaited[0]} and did not await it",
+                    where=self.place(ctx._trigger),
+                    hint=f"write `await ctx.call({dealings.not_awaited[0]}, …)`",
+                )
+            outcome = Outcome(rows, ctx._emits, list(dealings.timers.values()), list(dealings.cancels))
+        if self._audited:
+            outcome.decision = self._decisions.write(
+                "done", ctx._trigger, ctx._view, ctx._now_ms, ctx=ctx, changes=outcome
             )
-        outcome = Outcome(
-            rows=self._row_writes(ctx) if ctx._rows else [],
-            emits=[one.record for one in ctx._emits],
-            timers=list(ctx._timers.values()),
-            cancels=list(ctx._cancels),
-        )
-        outcome.decision = self._decisions.write("done", trigger, view, now_ms, ctx=ctx, changes=outcome)
         return outcome
 
     def _row_writes(self, ctx: Context) -> list[RowWrite]:
         writes: list[RowWrite] = []
-        headers = row_headers(ctx._carry())
+        headers = row_headers(ctx._carried or ctx._carry())
         for slot in ctx._rows.values():
             use, row = slot.use, slot.value
             if row is None:
                 if slot.before is not None:
                     writes.append(RowWrite(use.name, None, headers))
                 continue
-            data = use.encoder.encode(row._to_avro())
+            data = use.encoder.encode(use.dump(row))
             if data == slot.baseline:
                 continue
             if use.key_of(row) != ctx.key.encode():
@@ -204,33 +212,30 @@ class AgentRunner:
                     code="CH0206",
                     hint="a step changes rows of its own entity only; emit an event that is keyed by the other one",
                 )
-            writes.append(RowWrite(use.name, data, headers))
+            writes.append(_new(RowWrite, (use.name, data, headers)))
         return writes
 
 
 class AgentStep:
     """One step of one entity (``choreo.kernel.values.Step``)."""
 
-    __slots__ = ("_call", "_coroutine", "_ctx", "_now_ms", "_runner", "_trigger", "_view")
+    __slots__ = ("_call", "_coroutine", "_ctx", "_runner")
 
     def __init__(self, runner: AgentRunner, trigger: Trigger, view: StateView, now_ms: int) -> None:
         self._runner = runner
-        self._trigger = trigger
-        self._view = view
-        self._now_ms = now_ms
         self._ctx = Context(runner.bindings, trigger, view, now_ms)
         self._coroutine: Handler | None = None
         self._call: Call | None = None
 
     def advance(self, answer: Answer | None, /) -> StepResult:
         """Starts the handler, or continues it with the answer of its call."""
-        runner = self._runner
+        runner, ctx = self._runner, self._ctx
         result = runner.guard(self._run, answer)
-        if self._ctx._parked is not None:
-            result = runner.classify(self._ctx._parked)  # whatever the handler did after it
+        if ctx._dealings is not None and ctx._dealings.parked is not None:
+            result = runner.classify(ctx._dealings.parked)  # whatever the handler did after it
         if type(result) is Failure:
             self._close()
-            runner.fail(self._trigger, self._ctx)
+            runner.fail(ctx._trigger, ctx)
         return result
 
     def abandon(self) -> None:
@@ -238,10 +243,9 @@ class AgentStep:
         self._close()
 
     def _run(self, answer: Answer | None) -> Outcome | Waiting:
-        runner = self._runner
-        coroutine = self._coroutine
+        runner, ctx, coroutine = self._runner, self._ctx, self._coroutine
         if coroutine is None:
-            coroutine = self._coroutine = runner.coroutine_of(self._trigger, self._ctx)
+            coroutine = self._coroutine = runner.coroutine_of(ctx._trigger, ctx)
         elif answer is not None:
             assert self._call is not None, "an answer came for a step that had asked for nothing"
             answer = told(answer, self._call, runner.classify)
@@ -249,10 +253,10 @@ class AgentStep:
             asked = coroutine.send(answer)
         except StopIteration:
             self._coroutine = None
-            self._ctx._closed = True
-            return runner.finish(self._trigger, self._view, self._now_ms, self._ctx)
+            ctx._closed = True
+            return runner.finish(ctx)
         if type(asked) is not Call:
-            raise foreign_await(runner.place(self._trigger), asked)
+            raise foreign_await(runner.place(ctx._trigger), asked)
         self._call = asked
         return Waiting(asked)
 

@@ -203,6 +203,11 @@ def outgoing_headers(
     return (("ce_id", event_id.encode("ascii")), *constants, *carried, ("ce_subject", key))
 
 
+def id_and_type(headers: Headers) -> tuple[str, str]:
+    """Id and type of an emitted event, from the headers that ``outgoing_headers`` made."""
+    return headers[0][1].decode(), headers[2][1].decode()
+
+
 def row_headers(carried: tuple[Header, ...]) -> tuple[Header, ...]:
     """Provenance of the rows that a step writes: which event shaped them, in which chain, under which trace.
 
