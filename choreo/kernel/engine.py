@@ -167,6 +167,7 @@ class Engine:
         self._woken: deque[Lane] = deque()
         self._counts = _Counts()
         self._turn = 0
+        self.cut_short = False  # the last pump had steps left when it gave control back
         self._draining = False
 
     # -- membership ----------------------------------------------------------------------------------------------------
@@ -263,6 +264,7 @@ class Engine:
         self._wake(now_ms)
         limit = before + steps_max
         partitions = [partition for partition in self._partitions.values() if partition.ready]
+        self.cut_short = False
         if not partitions:
             return self._counts.steps - before
         self._turn += 1
@@ -273,6 +275,7 @@ class Engine:
             busy = False
             for partition in order:
                 busy = self._run_turn(partition, now_ms, limit) or busy
+        self.cut_short = self._counts.steps >= limit
         return self._counts.steps - before
 
     def drain(self) -> None:
@@ -471,10 +474,24 @@ class Engine:
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
-    def calls_to_start(self) -> list[tuple[int, Call]]:
-        """Calls the shell has to start now, each with its id; handed out once."""
-        calls, self._waits.to_start = self._waits.to_start, []
-        return calls
+    def calls_to_start(self, *, regardless: bool = False) -> list[tuple[int, Call]]:
+        """Calls the shell has to start now, each with its id; handed out once.
+
+        A call may rest on its entity's rows. It waits until those that earlier steps wrote are committed: none may rest
+        on a row that is lost again in a crash. ``regardless`` of that: where finished steps wait for room in the offset
+        map, only the calls can make room.
+        """
+        waits = self._waits
+        if not waits.to_start:
+            return []
+        ready: list[tuple[int, Call]] = []
+        held: list[tuple[int, Call]] = []
+        for one in waits.to_start:
+            lane = waits.lanes[one[0]]
+            free = regardless or not lane.partition.has_uncommitted_rows(lane.entity, self._config.changelogs)
+            (ready if free else held).append(one)
+        waits.to_start = held
+        return ready
 
     def calls_to_cancel(self) -> list[int]:
         """Started calls whose answer nobody waits for any more."""

@@ -248,6 +248,11 @@ class Partition:
         written = self._overlay.get((table, entity))
         return written[0] if written is not None else self._stores[table].get(entity)
 
+    def has_uncommitted_rows(self, entity: str, tables: Iterable[str]) -> bool:
+        """Whether a row of the entity is newer than its store."""
+        overlay = self._overlay
+        return any((table, entity) in overlay for table in tables)
+
     def next_parked_number(self, entity: str) -> int:
         rows = self.parked.get(entity)
         return max(rows) + 1 if rows else 0

@@ -14,6 +14,9 @@ MAX_POLL_INTERVAL_MS: Final = 600_000
 FETCH_WAIT_MS: Final = 50
 QUEUED_KBYTES_MAX: Final = 32_768
 """What librdkafka fetches ahead in one worker; the engine's own buffers are bounded beside it."""
+QUEUE_FULL_WAIT_MS: Final = 10
+"""How long librdkafka fetches nothing once that much is fetched ahead. Its default, a second, is longer than a reader
+takes to empty the queue: restores and listings stood still for half of their time."""
 
 Settings = dict[str, Any]
 
@@ -52,6 +55,7 @@ def group_consumer(
         "auto.offset.reset": "error",
         "enable.partition.eof": True,
         "fetch.wait.max.ms": FETCH_WAIT_MS,
+        "fetch.queue.backoff.ms": QUEUE_FULL_WAIT_MS,
         "fetch.min.bytes": 1,
         "queued.max.messages.kbytes": QUEUED_KBYTES_MAX,
         "check.crcs": True,
@@ -71,6 +75,7 @@ def reader(bootstrap: str, security: Mapping[str, str], *, read_committed: bool 
         "auto.offset.reset": "earliest",
         "enable.partition.eof": True,
         "fetch.wait.max.ms": FETCH_WAIT_MS,
+        "fetch.queue.backoff.ms": QUEUE_FULL_WAIT_MS,
         "queued.max.messages.kbytes": QUEUED_KBYTES_MAX,
         "check.crcs": True,
         "allow.auto.create.topics": False,

@@ -1,9 +1,11 @@
 """One life of the engine's Kafka clients: join, restore, poll, commit; ended by a stop, a fence, or an unknown error.
 
-Everything here runs in the engine thread: the consumer, its rebalance callbacks, the steps and the transactions. That
-one thread serves the callbacks is what makes the group metadata trustworthy: librdkafka rejoins a group only after the
-application has served the revocation, so between making a burst of owned partitions and reading the metadata nothing
-can have moved. A session that meets an error of unknown result is thrown away with all its memory (crash-only).
+Everything here runs in the engine thread: the consumer, its rebalance callbacks, the steps; only the end of a
+transaction is waited for elsewhere (``committer``), while the next steps run. That one thread serves the callbacks, and
+that they wait for the burst under way, is what makes the group metadata trustworthy: librdkafka rejoins a group only
+after the application has served the revocation, so between making a burst of owned partitions, reading the metadata and
+the burst's end nothing can have moved. A session that meets an error of unknown result is thrown away with all its
+memory (crash-only).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from choreo.kernel.partitioner import murmur2_partition
 from choreo.kernel.restore import Restored
 from choreo.kernel.values import Delivery, Headers, InputTopic, Runner
 from choreo.runtime.calls import Calls
+from choreo.runtime.committer import Committer
 from choreo.runtime.facts import ClusterFacts, read_facts, unreachable
 from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, admin, group_consumer, transactional_producer
 from choreo.runtime.records import InternalRecords
@@ -40,6 +43,8 @@ POLL_IDLE_S: Final = 0.25
 POLL_BUSY_S: Final = 0.002
 """Wait for input while calls are in flight: their answers do not wake the consumer."""
 BATCH: Final = 2_000
+COMMIT_WAIT_S: Final = 0.001
+"""Wait for the burst under way when nothing can run; records that arrive are seen this much later."""
 REBALANCE_PAUSE_MS: Final = 20
 """Between two attempts to commit while the group rebalances."""
 ABORTS_IN_A_ROW_MAX: Final = 5
@@ -132,6 +137,7 @@ class Session:
         self._commit_after_ms = 0
         self._aborts_in_a_row = 0
         self._held_back = False  # the last attempt found nothing that could be committed
+        self._under_way: Burst | None = None  # produced, its transaction not ended yet
         self._draining = False
         self.stopped: dict[int, ChoreoError] = {}  # partitions that may not start, and why
         self.joined = False
@@ -146,6 +152,7 @@ class Session:
                 session_timeout_ms=config.session_timeout_ms,
             )
         )
+        self._committer: Committer[Ended] = Committer("choreo-committer")
         self._references.start()
         self._consumer.subscribe(
             [self._inputs[0].name], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -249,6 +256,7 @@ class Session:
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         self.joined = True
+        self._settle()
         numbers = tuple(tp.partition for tp in assigned if not self.engine.owns(tp.partition))
         consumer.incremental_assign([])  # each is fetched once it is restored, see `_fetch`
         if not numbers:
@@ -267,6 +275,7 @@ class Session:
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         _log.warning("lost partitions %s of %s", [tp.partition for tp in lost], self._config.group)
+        self._settle()
         self._give_up(consumer, lost)
 
     def _give_up(self, consumer: Consumer, gone: list[TopicPartition]) -> None:
@@ -281,6 +290,7 @@ class Session:
 
     def _forget(self, numbers: set[int]) -> None:
         """Drops partitions' memory and closes their stores; the group may still name this worker as their owner."""
+        self._settle()
         self.engine.revoke([number for number in numbers if self.engine.owns(number)])
         self._calls.cancel(self.engine.calls_to_cancel())
         self._restorer.forget(numbers)
@@ -301,24 +311,25 @@ class Session:
         engine = self.engine
         if self._references.failure is not None:
             raise UnknownOutcome(f"reference tables: {self._references.failure}") from self._references.failure
+        self._settle(self._patience_s())
         self._poll()
         self._take_answers()
         self._take_restored()
+        self._settle(0)
         now_ms = self._now_ms()
         engine.pump(now_ms)
         if not now_ms < self._commit_after_ms <= now_ms + REBALANCE_PAUSE_MS:  # beyond: the clock was set back
-            self._commit_once()
+            self._commit_soon()
         self._start_calls()
         self._throttle()
 
     def _start_calls(self) -> None:
-        """Calls start once nothing finished is uncommitted: none may rest on a row that an abort takes back.
+        """Calls start once the rows they rest on are committed.
 
-        Where finished steps wait for room in the offset map, only the calls can make room: then they start too.
+        Where finished steps wait for room in the offset map, only the calls can make room: then all of them start.
         """
         self._calls.cancel(self.engine.calls_to_cancel())
-        if not self.engine.uncommitted or self._held_back:
-            self._calls.start(self.engine.calls_to_start())
+        self._calls.start(self.engine.calls_to_start(regardless=self._held_back))
 
     def _poll(self) -> None:
         message = self._consumer.poll(self._wait_s())
@@ -415,6 +426,8 @@ class Session:
         engine = self.engine
         if not self._calls.answers.empty() or not self._restorer.results.empty():
             return 0.0
+        if self._under_way is not None:
+            return 0.0  # where there is nothing to do, `_settle` has waited
         at_ms = engine.wakes_at_ms(now_ms)
         wait_s = POLL_IDLE_S if at_ms is None else min(max(at_ms - now_ms, 0) / 1000, POLL_IDLE_S)
         if self._commit_after_ms > now_ms:
@@ -491,32 +504,53 @@ class Session:
 
     # -- commits -------------------------------------------------------------------------------------------------------
 
-    def _commit_once(self) -> bool:
-        """Commits the next burst, if there is one. True: something was committed."""
-        now_ms = self._now_ms()
-        burst = self.engine.take_burst(now_ms)
+    def _commit_soon(self) -> bool:
+        """Begins to commit what is finished, unless a burst is under way. True: one is now."""
+        if self._under_way is not None:
+            return True
+        burst = self.engine.take_burst(self._now_ms())
         self._held_back = burst is None
         if burst is None:
             return False
-        ended = self._run(burst)
-        if ended.result is Result.COMMITTED:
-            self._aborts_in_a_row = 0
-            self._apply(burst)
-            self.engine.committed(burst, self._now_ms())
-            return True
-        self._not_committed(burst, ended)
-        return False
-
-    def _commit_finished(self) -> None:
-        """Before partitions are given up: what is finished of them still goes out, if the group lets it."""
-        while self._commit_once():
-            pass
-
-    def _run(self, burst: Burst) -> Ended:
         plain, reported = self._records.produced(
             burst, changelogs=self._changelogs, journal=self._journal, timers=self._timers, parked=self._parked
         )
-        return self._transaction.run(plain, reported, burst.offsets, self._consumer)
+        ended = self._transaction.begin(plain, reported, self._consumer)
+        if ended is not None:
+            self._not_committed(burst, ended)
+            return False
+        self._under_way = burst
+        transaction = self._transaction
+        self._committer.start(lambda: transaction.finish(burst.offsets))
+        return True
+
+    def _settle(self, wait_s: float | None = None) -> bool:
+        """Takes the end of the burst under way, waiting for it (None: until it is there). True: it was committed."""
+        burst = self._under_way
+        if burst is None:
+            return False
+        ended = self._committer.result(wait_s)
+        if ended is None:
+            return False
+        self._under_way = None
+        if ended.result is not Result.COMMITTED:
+            self._not_committed(burst, ended)
+            return False
+        self._aborts_in_a_row = 0
+        self._apply(burst)
+        self.engine.committed(burst, self._now_ms())
+        return True
+
+    def _patience_s(self) -> float:
+        """How long to wait for the burst under way before looking for input: not at all while there is work."""
+        idle = self._calls.answers.empty() and self._restorer.results.empty() and not self.engine.cut_short
+        return COMMIT_WAIT_S if idle else 0
+
+    def _commit_finished(self) -> None:
+        """Before partitions are given up: what is finished of them still goes out, if the group lets it."""
+        self._settle()
+        while self._commit_soon() and self._settle():
+            pass
 
     def _apply(self, burst: Burst) -> None:
         by_store: dict[tuple[int, str], list[tuple[str, bytes | None]]] = {}
@@ -561,7 +595,7 @@ class Session:
             self.engine.drain()
             self._throttle()
         self.turn()
-        return self.engine.settled
+        return self.engine.settled and self._under_way is None
 
     def close(self, *, orderly: bool) -> None:
         """Ends the clients. Not orderly: whatever is uncommitted is dropped and left to the next session."""
@@ -573,6 +607,7 @@ class Session:
         try:
             self._consumer.close()
         finally:
+            self._committer.close()  # after the consumer: its last revocation may still commit
             self._discard_late_results()
             for stores in self._stores.values():
                 for store in stores.values():

@@ -64,6 +64,9 @@ _GAVE_UP: Final = {KafkaError._FATAL, KafkaError._PURGE_QUEUE, KafkaError._PURGE
 # They say that the client stopped, not why (measured: a fenced producer's records come back as purged, and produce()
 # answers _FATAL without its fatal flag). The next call on the producer names the reason.
 
+PARTITION_UA: Final = -1
+"""The partitioner decides."""
+
 _METADATA_PREFIX: Final = b"CGMDv2:"
 """librdkafka's form of the group metadata: prefix, generation as a native 32-bit integer, then group, member id and
 instance, each ended by a zero byte."""
@@ -129,6 +132,8 @@ class Transaction:
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self._delivery_error: KafkaError | None = None
+        self._metadata = b""
+        self._started_s = 0.0
         self.ends: dict[tuple[str, int], int] = {}  # next changelog offset by (topic, partition), of this burst
 
     def note_delivery(self, error: KafkaError | None, message: Message) -> None:
@@ -140,35 +145,21 @@ class Transaction:
         key = (message.topic(), message.partition())
         self.ends[key] = message.offset() + 1
 
-    def run(
-        self,
-        records: Iterable[OutRecord],
-        reported: Iterable[OutRecord],
-        offsets: list[OffsetCommit],
-        consumer: Consumer,
-    ) -> Ended:
-        """Produces ``records`` and ``reported`` (whose offsets are wanted), sends the offsets, commits.
+    def begin(self, records: Iterable[OutRecord], reported: Iterable[OutRecord], consumer: Consumer) -> Ended | None:
+        """Begins a transaction and produces ``records`` and ``reported`` (of whose partitions the ends are wanted).
 
-        The group metadata is read here, in the thread that serves the rebalance callbacks, right after the burst was
-        made of owned partitions: between the two nothing can have rejoined.
+        To be called in the thread that serves the rebalance callbacks, right after the burst was made of owned
+        partitions, and the callbacks have to wait for ``finish``: the group metadata is read here, and between the two
+        nothing may have rejoined.
+
+        Returns:
+            None: go on with ``finish``. Otherwise how it ended already.
         """
         metadata = consumer.consumer_group_metadata()
         if not is_member(metadata):
             return Ended(Result.REBALANCING, None)  # the group is lost; the callback that says so comes with a poll
-        started_s = time.monotonic()
-        ended = self._run(records, reported, offsets, metadata)
-        if ended.result is Result.FENCED and time.monotonic() - started_s >= TRANSACTION_TIMEOUT_MS / 1_000:
-            # the coordinator ends a transaction that took too long by the same fence that a newer producer brings
-            return Ended(Result.UNKNOWN, ended.error)
-        return ended
-
-    def _run(
-        self,
-        records: Iterable[OutRecord],
-        reported: Iterable[OutRecord],
-        offsets: list[OffsetCommit],
-        metadata: bytes,
-    ) -> Ended:
+        self._metadata = metadata
+        self._started_s = time.monotonic()
         self._delivery_error = None
         self.ends = {}
         try:
@@ -176,17 +167,29 @@ class Transaction:
         except KafkaException as error:
             return Ended(judge(error.args[0]), error.args[0])
         try:
-            for record in records:
-                self._produce(record, self._note_error)
-            for record in reported:
-                self._produce(record, self.note_delivery)
+            self._produce(records, None)
+            self._produce_reported(reported)
+        except (KafkaException, SystemError) as error:
+            return self._abort(kafka_error(error))
+        return None
+
+    def finish(self, offsets: list[OffsetCommit]) -> Ended:
+        """Waits for the records, sends the offsets, commits. May run in another thread than ``begin``."""
+        ended = self._finish(offsets)
+        if ended.result is Result.FENCED and time.monotonic() - self._started_s >= TRANSACTION_TIMEOUT_MS / 1_000:
+            # the coordinator ends a transaction that took too long by the same fence that a newer producer brings
+            return Ended(Result.UNKNOWN, ended.error)
+        return ended
+
+    def _finish(self, offsets: list[OffsetCommit]) -> Ended:
+        try:
             left = self._producer.flush(FLUSH_TIMEOUT_S)
             if left or self._delivery_error is not None:
                 return self._abort(self._delivery_error)
             self._repeat(
                 lambda: self._producer.send_offsets_to_transaction(
                     [TopicPartition(o.topic, o.partition, o.offset, o.metadata) for o in offsets],
-                    metadata,
+                    self._metadata,
                     CALL_TIMEOUT_S,
                 )
             )
@@ -220,26 +223,35 @@ class Transaction:
             return Result.FENCED
         return self._abort(None).result
 
-    def _note_error(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None and self._delivery_error is None:
-            self._delivery_error = error
+    def _produce_reported(self, records: Iterable[OutRecord]) -> None:
+        """Only the last record of each topic and partition gets a delivery report: its offset is the highest."""
+        last: dict[tuple[str, int | None], OutRecord] = {}
+        for record in records:
+            place = (record.topic, record.partition)
+            if (earlier := last.get(place)) is not None:
+                self._produce((earlier,), None)
+            last[place] = record
+        self._produce(last.values(), self.note_delivery)
 
-    def _produce(self, record: OutRecord, report: Any) -> None:
-        arguments: dict[str, Any] = {} if record.partition is None else {"partition": record.partition}
-        while True:
-            try:
-                self._producer.produce(
-                    record.topic,
-                    value=record.value,
-                    key=record.key,
-                    headers=list(record.headers) if record.headers else None,
-                    on_delivery=report,
-                    **arguments,
-                )
-                return
-            except BufferError:
-                # bounded by message.timeout.ms: each queued message leaves the queue by then
-                self._producer.poll(0.1)
+    def _produce(self, records: Iterable[OutRecord], report: Any) -> None:
+        """Without ``report`` nothing is called back: a record that is not delivered fails the transaction, and the next
+        call of it says why (librdkafka's documentation of commit_transaction)."""
+        produce = self._producer.produce
+        for topic, partition, key, value, headers in records:
+            while True:
+                try:
+                    produce(
+                        topic,
+                        value,
+                        key,
+                        PARTITION_UA if partition is None else partition,
+                        report,
+                        headers=headers if type(headers) is list else list(headers),
+                    )
+                    break
+                except BufferError:
+                    # bounded by message.timeout.ms: each queued message leaves the queue by then
+                    self._producer.poll(0.1)
 
     def _repeat(self, call: Any) -> None:
         for attempt in range(1, CALL_ATTEMPTS_MAX + 1):

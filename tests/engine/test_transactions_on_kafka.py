@@ -72,7 +72,8 @@ class Cluster:
 
     def run(self, transaction: Transaction, count: int = 1) -> Result:
         records = [OutRecord(self.output, 0, b"k", b"v" * 2_000, ())] * count
-        return transaction.run(records, records, [OffsetCommit(self.input, 0, 1, "")], self.consumer).result
+        ended = transaction.begin(records, records, self.consumer)
+        return (ended or transaction.finish([OffsetCommit(self.input, 0, 1, "")])).result
 
     def values(self) -> int:
         reader = Consumer(kafka_config.reader(self.bootstrap, {}))
