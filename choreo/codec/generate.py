@@ -275,7 +275,12 @@ def _import_line(module: str, names: Sequence[str]) -> str:
 
 
 def _comment(doc: str, indent: str) -> list[str]:
-    return [f"{indent}# {line}" for line in textwrap.wrap(" ".join(doc.split()), _WIDTH - len(indent) - 2)]
+    return [f"{indent}# {line}" for line in textwrap.wrap(_sentence(doc), _WIDTH - len(indent) - 2)]
+
+
+def _sentence(doc: str) -> str:
+    """A doc as one line that can stand in source code: NUL cannot even in a comment."""
+    return " ".join("".join(char if char.isprintable() else " " for char in doc).split())
 
 
 def _enum_lines(enum: Enum) -> list[str]:
@@ -306,11 +311,12 @@ def _class_lines(record: Record, schemas: SchemaSet) -> list[str]:
 
 
 def _docstring(record: Record) -> list[str]:
-    doc = " ".join(record.doc.split()) or f"The Avro record {record.name}."
-    doc = doc.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
-    if doc.endswith('"'):
-        doc = doc[:-1] + '\\"'
-    wrapped = textwrap.wrap(doc, _WIDTH - 8)
+    doc = _sentence(record.doc) or f"The Avro record {record.name}."
+    # Wrapped first: a break between a backslash and the quote that it escapes would end the docstring.
+    lines = textwrap.wrap(doc, _WIDTH - 8)
+    wrapped = [line.replace("\\", "\\\\").replace('"""', '\\"\\"\\"') for line in lines]
+    if wrapped[-1].endswith('"'):
+        wrapped[-1] = wrapped[-1][:-1] + '\\"'
     if len(wrapped) == 1 and len(wrapped[0]) <= _WIDTH - 10:
         return [f'    """{wrapped[0]}"""']
     return [f'    """{wrapped[0]}', *(f"    {line}" for line in wrapped[1:]), '    """']

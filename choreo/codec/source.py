@@ -64,6 +64,11 @@ def load_json(text: str, file: str) -> Json:
         refuse("types are nested too deeply", file)
     except ValueError:  # Python reads integers of up to 4,300 digits
         refuse("a number has thousands of digits", file)
+    if "\\u" in text:
+        try:
+            compact(loaded).encode()
+        except UnicodeEncodeError as error:
+            refuse(f"not valid Unicode text: half a character ({error.object[error.start]!r})", file)
     return loaded
 
 
