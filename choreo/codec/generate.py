@@ -314,7 +314,7 @@ def _docstring(record: Record) -> list[str]:
     doc = _sentence(record.doc) or f"The Avro record {record.name}."
     # Wrapped first: a break between a backslash and the quote that it escapes would end the docstring.
     lines = textwrap.wrap(doc, _WIDTH - 8)
-    wrapped = [line.replace("\\", "\\\\").replace('"""', '\\"\\"\\"') for line in lines]
+    wrapped = [re.sub('"(?=")', '\\\\"', line.replace("\\", "\\\\")) for line in lines]
     if wrapped[-1].endswith('"'):
         wrapped[-1] = wrapped[-1][:-1] + '\\"'
     if len(wrapped) == 1 and len(wrapped[0]) <= _WIDTH - 10:

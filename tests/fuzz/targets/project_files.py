@@ -278,6 +278,7 @@ FOUND_AVSC: Final = (
     b'{"type":"record","name":"t.R","fields":[{"name":"f","type":{"type":"int","logic\\ud800alType":"date"}}]}',
     b'{"type":"record","name":"t.R","doc":"' + b"x" * 110 + b'\\"' * 3 + b'print(1)","fields":[]}',
     b'{"type":"record","name":"t.R","doc":"a\\\\","fields":[]}',
+    *(b'{"type":"record","name":"t.R","doc":"' + b'\\"' * count + b'","fields":[]}' for count in (1, 2, 3, 4, 7, 300)),
 )
 FOUND_LOCK: Final = (
     b'{"format": ' + b"[" * 3_000,
