@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from datetime import UTC, datetime
 from io import BytesIO
@@ -25,17 +26,22 @@ def accounts(count: int) -> list[str]:
 
 
 class PaymentFeed:
-    """Writes payments as fast as it can; numbers go on from call to call."""
+    """Writes payments; numbers go on from call to call.
+
+    Args:
+        schema_id: of the Avro schema; None writes JSON, for engines that have no Avro.
+        keys: number of accounts, each as likely as the others.
+    """
 
     def __init__(
-        self, bootstrap: str, topic: str, schema_id: int, *, keys: int, seed: int, linger_ms: int = 50
+        self, bootstrap: str, topic: str, schema_id: int | None, *, keys: int, seed: int, linger_ms: int = 50
     ) -> None:
         self._topic = topic
         self._accounts = accounts(keys)
         self._keys = [name.encode() for name in self._accounts]
         self._chance = random.Random(f"payments {seed}")
         self._schema: Any = schema_of("Payment")
-        self._prefix = prefix(schema_id)
+        self._prefix = None if schema_id is None else prefix(schema_id)
         self._constants = constant_headers(Identity("payments", "producer"), "bench.Payment")
         self.number = 0
         self._refused = 0
@@ -87,23 +93,25 @@ class PaymentFeed:
         """Value and headers of one more payment."""
         if number is None:
             self.number += 1
-        chance = self._chance
+        payment = {
+            "account": self._accounts[key_number],
+            "number": self.number if number is None else number,
+            "amount_cents": self._chance.randrange(100, 100_000),
+            "currency": CURRENCIES[self.number % len(CURRENCIES)],
+            "merchant": MERCHANTS[self._chance.randrange(len(MERCHANTS))],
+            "card_present": self.number % 3 == 0,
+        }
+        event_id = f"{self._chance.getrandbits(128):032x}"
+        headers = root_headers(self._constants, event_id, self._keys[key_number], datetime.now(UTC))
+        return self._encode(payment), headers
+
+    def _encode(self, payment: dict[str, Any]) -> bytes:
+        if self._prefix is None:
+            return json.dumps(payment).encode()
         out = BytesIO()
         out.write(self._prefix)
-        schemaless_writer(
-            out,
-            self._schema,
-            {
-                "account": self._accounts[key_number],
-                "number": self.number if number is None else number,
-                "amount_cents": chance.randrange(100, 100_000),
-                "currency": CURRENCIES[self.number % len(CURRENCIES)],
-                "merchant": MERCHANTS[chance.randrange(len(MERCHANTS))],
-                "card_present": self.number % 3 == 0,
-            },
-        )
-        event_id = f"{chance.getrandbits(128):032x}"
-        return out.getvalue(), root_headers(self._constants, event_id, self._keys[key_number], datetime.now(UTC))
+        schemaless_writer(out, self._schema, payment)
+        return out.getvalue()
 
     def _delivered(self, error: Any, _: Any) -> None:
         if error is not None:

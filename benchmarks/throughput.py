@@ -16,13 +16,15 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import peers
 from benchmarks.backlog import Drained, drain
 from benchmarks.feed import PaymentFeed
 from benchmarks.figures import median, spread
@@ -30,59 +32,98 @@ from benchmarks.machine import header, load
 from benchmarks.measure import Bench, Context, Measure, at_least
 from benchmarks.processes import Process
 from benchmarks.profile import Profile, Recording, py_spy, read
-from benchmarks.scoring import AGENTS, SOURCE, Contestant, Scoring
+from benchmarks.scoring import AGENTS, PARTITIONS, SOURCE, Contestant, Scoring
 from choreo.runtime.broker import EmbeddedBroker
 
 RAW = "raw"
 RAW_SAME_BYTES = "raw-same-bytes"
 RAW_EVERY_ROW = "raw-every-row"
-NAMES = (RAW, RAW_SAME_BYTES, RAW_EVERY_ROW, *(f"choreo-{agent.replace('_', '-')}" for agent in AGENTS))
+OURS = tuple(f"choreo-{agent.replace('_', '-')}" for agent in AGENTS)
+NAMES = (RAW, RAW_SAME_BYTES, RAW_EVERY_ROW, *OURS, *peers.NAMES)
+PEER_SHARE = {"quix": 2, "faust": 20}
+"""Peers do the round's events divided by this: enough for some seconds."""
 SEED = 1
 RECORDING_S = 60.0
 
 Note = Callable[[str], None]
 
 
-def contestants(job: Scoring, wanted: tuple[str, ...]) -> list[Contestant]:
+@dataclass(frozen=True)
+class Entrant:
+    """A contestant, what it does in a round, and its own input if it can't read Avro."""
+
+    name: str
+    contestant: Contestant
+    share: int = 1
+    feed: PaymentFeed | None = None
+
+
+@dataclass
+class Results:
+    """Rounds by name (both raw ones under ``raw``), and why a peer has none."""
+
+    rounds: dict[str, list[Drained]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def entrants(job: Scoring, wanted: Sequence[str], keys: int, absent: dict[str, str], note: Note) -> list[Entrant]:
     """In the order of a round: choreo's between the raw ones."""
-    makers: dict[str, Callable[[], Contestant]] = {
-        RAW: lambda: job.raw(RAW),
-        RAW_SAME_BYTES: lambda: job.raw(RAW_SAME_BYTES, headers="all"),
-        RAW_EVERY_ROW: lambda: job.raw(RAW_EVERY_ROW, rows="event"),
-        **{f"choreo-{agent.replace('_', '-')}": lambda agent=agent: job.choreo(agent) for agent in AGENTS},  # type: ignore[misc]
+    raw_options: dict[str, dict[str, Any]] = {
+        RAW: {},
+        RAW_SAME_BYTES: {"headers": "all"},
+        RAW_EVERY_ROW: {"rows": "event"},
     }
-    chosen = [makers[name]() for name in NAMES if name in wanted]
+    chosen = [Entrant(name, job.raw(name, **options)) for name, options in raw_options.items() if name in wanted]
+    chosen += [Entrant(name, job.choreo(agent)) for name, agent in zip(OURS, AGENTS, strict=True) if name in wanted]
     if RAW in wanted:
-        chosen.insert((len(chosen) + 2) // 2, job.raw("raw-again"))
+        chosen.insert((len(chosen) + 2) // 2, Entrant(RAW, job.raw("raw-again")))
+    for name in peers.NAMES:
+        if name not in wanted:
+            continue
+        source, output = f"{name}.payments", f"{name}.scored"
+        note(f"environment of {name}")
+        try:
+            peer = peers.contestant(name, job.bootstrap, job.folder, source=source, output=output)
+        except peers.AbsentPeerError as error:
+            absent[name] = f"{name} cannot be installed here: {error}"
+            continue
+        job.cluster.create([source, output], partitions=PARTITIONS)
+        feed = PaymentFeed(job.bootstrap, source, None, keys=keys, seed=SEED)
+        chosen.append(Entrant(name, peer, PEER_SHARE[name], feed))
     return chosen
 
 
-def measure(
-    wanted: tuple[str, ...], *, rounds: int, events: int, keys: int, note: Note
-) -> tuple[dict[str, list[Drained]], dict[str, int]]:
-    """Rounds by contestant (both raw ones under ``raw``), and the payments that the last rows count, by contestant."""
-    found: dict[str, list[Drained]] = {}
+def measure(wanted: Sequence[str], *, rounds: int, events: int, keys: int, note: Note) -> Results:
+    """Runs the rounds.
+
+    Raises:
+        RuntimeError: a contestant stalled, or the rows of ours or of the raw loop count other payments than there are.
+    """
+    results = Results()
     with tempfile.TemporaryDirectory() as folder, EmbeddedBroker() as broker:
         job = Scoring(broker.bootstrap, Path(folder))
         feed = PaymentFeed(broker.bootstrap, SOURCE, job.ids["Payment"], keys=keys, seed=SEED)
-        entrants = contestants(job, wanted)
+        chosen = entrants(job, wanted, keys, results.absent, note)
         for number in range(1, rounds + 1):
             note(f"round {number} of {rounds}: writing {events} events")
             feed.write(events)
-            for one in entrants:
-                drained = drain(job.cluster, one, backlog=events, broker_pid=broker.pid)
-                found.setdefault(RAW if one.name == "raw-again" else one.name, []).append(drained)
-                note(f"round {number} of {rounds}: {one.name} {drained.per_s:,.0f}/s")
-        counted = {one.name: job.payments_counted(one) for one in entrants}
-    for name, payments in counted.items():
-        if payments != rounds * events:
-            raise RuntimeError(f"{name} counted {payments} payments, {rounds * events} were written")
-    return found, counted
+            for one in chosen:
+                backlog = events // one.share
+                if one.feed is not None:
+                    one.feed.write(backlog)
+                drained = drain(job.cluster, one.contestant, backlog=backlog, broker_pid=broker.pid)
+                results.rounds.setdefault(one.name, []).append(drained)
+                note(f"round {number} of {rounds}: {one.contestant.name} {drained.per_s:,.0f}/s")
+        for one in chosen:
+            if one.feed is None and (counted := job.payments_counted(one.contestant)) != rounds * events:
+                raise RuntimeError(f"{one.name} counted {counted} payments, {rounds * events} were written")
+    return results
 
 
 def summary(found: dict[str, list[Drained]]) -> dict[str, dict[str, Any]]:
     """What the table and the JSON file show, by contestant."""
     raw_per_s = median([one.per_s for one in found[RAW]]) if RAW in found else None
+    raw_cpu_us = median([one.worker_cpu_us for one in found[RAW]]) if RAW in found else None
     made: dict[str, dict[str, Any]] = {}
     for name, drained in found.items():
         rates = [one.per_s for one in drained]
@@ -91,6 +132,9 @@ def summary(found: dict[str, list[Drained]]) -> dict[str, dict[str, Any]]:
             "ratio": None if raw_per_s is None else round(median(rates) / raw_per_s, 3),
             "spread": round(spread(rates), 2),
             "rounds": [round(rate) for rate in rates],
+            "raw_cpu_share": None
+            if raw_cpu_us is None
+            else round(raw_cpu_us / median([o.worker_cpu_us for o in drained]), 3),
             "worker_cpu_us_per_event": round(median([one.worker_cpu_us for one in drained]), 2),
             "broker_cpu_us_per_event": round(median([one.broker_cpu_us for one in drained]), 2),
             "first_commit_s": round(median([one.first_commit_s for one in drained]), 2),
@@ -100,13 +144,14 @@ def summary(found: dict[str, list[Drained]]) -> dict[str, dict[str, Any]]:
 
 def run(context: Context) -> Iterator[Measure]:
     """The measures of the table."""
-    found, _ = measure(
+    results = measure(
         NAMES,
         rounds=len(context.rounds(full=5, quick=2)),
         events=context.size(full=200_000, quick=60_000),
         keys=1_000,
         note=context.note,
     )
+    found = results.rounds
     made = summary(found)
     for agent in AGENTS:
         contestant = f"choreo-{agent.replace('_', '-')}"
@@ -117,12 +162,25 @@ def run(context: Context) -> Iterator[Measure]:
             raw=[one.per_s for one in found[RAW]],
             note="tracing off; ratio to the raw loop with one header and a row per account and transaction",
             details={
-                "worker_cpu_us_per_event": made[contestant]["worker_cpu_us_per_event"],
-                "broker_cpu_us_per_event": made[contestant]["broker_cpu_us_per_event"],
+                "ours": made[contestant],
                 "raw": made[RAW],
                 "raw_same_bytes": made[RAW_SAME_BYTES],
                 "raw_every_row": made[RAW_EVERY_ROW],
             },
+        )
+    best = [one.per_s for one in found["choreo-off-memory"]]
+    for peer in peers.NAMES:
+        name = f"throughput_against_{peer}"
+        if peer in results.absent:
+            yield BENCH.skip(name, results.absent[peer])
+            continue
+        yield BENCH.measure(
+            name,
+            best,
+            unit="events/s",
+            raw=[one.per_s for one in found[peer]],
+            note=f"raw and ratio: {peer} {peers.version(peer)}, exactly once, JSON; decisions off, memory store",
+            details={peer: made[peer]},
         )
 
 
@@ -138,6 +196,14 @@ BENCH = Bench(
             at_least(0.45, "ratio", "≥ 0.45 × raw"),
         ),
         "throughput_brief_rocksdb": ("the same, RocksDB store", at_least(0.4, "ratio", "≥ 0.4 × raw")),
+        "throughput_against_quix": (
+            "exactly-once events/s, decisions off, against Quix Streams",
+            at_least(2, "ratio", "≥ 2 × Quix Streams"),
+        ),
+        "throughput_against_faust": (
+            "exactly-once events/s, decisions off, against plain Faust",
+            at_least(15, "ratio", "≥ 15 × Faust"),
+        ),
     },
     run=run,
     deadline_s=1_500,
@@ -147,7 +213,7 @@ BENCH = Bench(
 
 def show(console: Console, made: dict[str, dict[str, Any]]) -> None:
     table = Table(title="exactly-once throughput, one worker")
-    for title in ("", "events/s", "÷ raw", "spread", "worker CPU µs", "broker CPU µs", "first commit s"):
+    for title in ("", "events/s", "÷ raw", "spread", "worker CPU µs", "raw's ÷ it", "broker CPU µs", "first commit s"):
         table.add_column(title, justify="left" if not title else "right")
     for name, one in made.items():
         ratio = "" if one["ratio"] is None else f"{one['ratio']:.2f}"
@@ -157,6 +223,7 @@ def show(console: Console, made: dict[str, dict[str, Any]]) -> None:
             ratio,
             f"{one['spread']:.0%}",
             f"{one['worker_cpu_us_per_event']:.1f}",
+            "" if one["raw_cpu_share"] is None else f"{one['raw_cpu_share']:.2f}",
             f"{one['broker_cpu_us_per_event']:.1f}",
             f"{one['first_commit_s']:.2f}",
         )
@@ -177,9 +244,14 @@ def profile(console: Console, name: str, *, events: int, keys: int, native: bool
 
     with tempfile.TemporaryDirectory() as folder, EmbeddedBroker() as broker:
         job = Scoring(broker.bootstrap, Path(folder))
-        PaymentFeed(broker.bootstrap, SOURCE, job.ids["Payment"], keys=keys, seed=SEED).write(events)
-        (contestant,) = (one for one in contestants(job, (name,)) if one.name == name)
-        drained = drain(job.cluster, contestant, backlog=events, broker_pid=broker.pid, on_warm=attach)
+        feed = PaymentFeed(broker.bootstrap, SOURCE, job.ids["Payment"], keys=keys, seed=SEED)
+        (entrant,) = (
+            one for one in entrants(job, (name,), keys, {}, lambda _: None) if one.contestant.name != "raw-again"
+        )
+        (entrant.feed or feed).write(events // entrant.share)
+        drained = drain(
+            job.cluster, entrant.contestant, backlog=events // entrant.share, broker_pid=broker.pid, on_warm=attach
+        )
         for recording in recordings:
             recording.wait(RECORDING_S)
     show(console, summary({name: [drained]}))
@@ -237,16 +309,23 @@ def main() -> None:
     if status is not None:
         status.start()
     try:
-        found, _ = measure(tuple(given.only), rounds=given.rounds, events=given.events, keys=given.keys, note=note)
+        results = measure(given.only, rounds=given.rounds, events=given.events, keys=given.keys, note=note)
     finally:
         if status is not None:
             status.stop()
-    made = summary(found)
+    made = summary(results.rounds)
     show(console, made)
+    for why in results.absent.values():
+        console.print(f"skipped: {why}")
     console.print(f"load average {before} before, {load()} after; {given.rounds} rounds of {given.events} events")
     if given.json is not None:
         parameters = {"rounds": given.rounds, "events": given.events, "keys": given.keys, "partitions": 4}
-        result = {**header(parameters), "load": {"before": before, "after": load()}, "contestants": made}
+        result = {
+            **header(parameters),
+            "load": {"before": before, "after": load()},
+            "contestants": made,
+            "absent": results.absent,
+        }
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
