@@ -7,10 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 EVENTS ?= 20000
+KILLS ?= 100
+SEED ?= 1
 FAST := not kafka and not chaos and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fast bench lock docs clean
+.PHONY: help setup demo test check lint fast fuzz bench lock docs clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -41,6 +43,14 @@ check: lint fast ## Linters and fast tests (at most 90 s)
 test: lint ## Everything, on a real Kafka
 	@$(BIN)/pytest
 
+fuzz: $(INSTALLED) ## Hostile input for every reader (TARGET="avro keys" RUNS=20000 MINUTES= SEED=1 RESUME=1 CASE=file)
+	@$(BIN)/python -m tests.fuzz $(if $(TARGET),--target "$(TARGET)") $(if $(RUNS),--runs $(RUNS)) \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(RESUME),--resume) $(if $(CASE),--case $(CASE))
+
+chaos: $(INSTALLED) ## The bank under faults into build/chaos.json (KILLS=100 SEED=1 MINUTES=; RESUME=1 goes on; ROUND=n again)
+	@$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(RESUME),--resume) $(if $(ROUND),--round $(ROUND))
+
 bench: $(INSTALLED) ## Figures against a raw loop into build/bench.json (QUICK=1: ten minutes; RESUME=1 goes on; ONLY="NAME ...")
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(RESUME),--resume) $(if $(ONLY),--only $(ONLY))
 
@@ -51,6 +61,8 @@ lock: $(INSTALLED) ## Choose versions anew and write requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra demo --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
+	@$(BIN)/uv pip compile tests/fuzz/requirements.in --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o tests/fuzz/requirements.lock
 
 clean: ## Remove what can be made again (not the downloaded Kafka)
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -119,8 +119,8 @@ class Report:
         )
 
 
-class _Findings:
-    """Collects findings by kind, in the order in which kinds first appear."""
+class Findings:
+    """Collects findings by kind, in the order in which kinds first appear. For checkers of other workloads too."""
 
     def __init__(self) -> None:
         self._totals: dict[str, int] = {}
@@ -177,7 +177,7 @@ def check_run(
     Returns:
         The report; ``report.require()`` raises unless it is clean.
     """
-    findings = _Findings()
+    findings = Findings()
     expected_dead = frozenset(dead_expected)
     _check_life(inputs, outputs, expected_dead, findings)
     _check_once(inputs, outputs, frozenset(aborted), dead, expected_dead, findings)
@@ -209,7 +209,7 @@ def _at(record: Input | Output | Change) -> str:
 
 
 def _check_life(
-    inputs: Sequence[Input], outputs: Sequence[Output], expected_dead: frozenset[str], findings: _Findings
+    inputs: Sequence[Input], outputs: Sequence[Output], expected_dead: frozenset[str], findings: Findings
 ) -> None:
     """A run without input, or in which no step succeeded, proves nothing."""
     if not inputs:
@@ -227,7 +227,7 @@ def _check_once(
     aborted: frozenset[str],
     dead: Sequence[str],
     expected_dead: frozenset[str],
-    findings: _Findings,
+    findings: Findings,
 ) -> None:
     """Each input has one answer, of the right kind; each answer has an input."""
     known = {record.id: record for record in inputs}
@@ -263,7 +263,7 @@ def _check_once(
             )
 
 
-def _check_order(inputs: Sequence[Input], outputs: Sequence[Output], findings: _Findings) -> None:
+def _check_order(inputs: Sequence[Input], outputs: Sequence[Output], findings: Findings) -> None:
     """Per key: one partition, counts 1, 2, 3…, and each topic's inputs answered in the order of their offsets."""
     topic_of = {record.id: (record.topic, record.offset) for record in inputs}
     by_key: dict[str, list[Output]] = defaultdict(list)
@@ -289,7 +289,7 @@ def _check_changelog(
     outputs: Sequence[Output],
     changelog: Sequence[Change],
     expected_dead: frozenset[str],
-    findings: _Findings,
+    findings: Findings,
 ) -> None:
     """Rows and outputs were written in the same transactions, so neither is there without the other."""
     home: dict[str, set[int]] = defaultdict(set)
@@ -324,13 +324,13 @@ def _check_changelog(
             findings.add("wrong row", f"{key} folds to {rows.get(key)}, expected {totals[key]}")
 
 
-def _check_live(rows: Mapping[str, int], live: Mapping[str, int], findings: _Findings) -> None:
+def _check_live(rows: Mapping[str, int], live: Mapping[str, int], findings: Findings) -> None:
     for key in sorted(rows.keys() | live.keys()):
         if rows.get(key) != live.get(key):
             findings.add("live row differs", f"{key}: live {live.get(key)}, changelog {rows.get(key)}")
 
 
-def _check_readers(outputs: Sequence[Output], concurrent: Sequence[Output], findings: _Findings) -> None:
+def _check_readers(outputs: Sequence[Output], concurrent: Sequence[Output], findings: Findings) -> None:
     """``read_committed`` is only worth something if it never shows what later is not there, and leaves nothing out."""
     later = {(output.partition, output.offset): output for output in outputs}
     seen = {(output.partition, output.offset): output for output in concurrent}
@@ -344,7 +344,7 @@ def _check_readers(outputs: Sequence[Output], concurrent: Sequence[Output], find
         findings.add("seen twice", f"{len(concurrent) - len(seen)} offsets were delivered more than once")
 
 
-def _check_committed(inputs: Sequence[Input], committed: Mapping[tuple[str, int], int], findings: _Findings) -> None:
+def _check_committed(inputs: Sequence[Input], committed: Mapping[tuple[str, int], int], findings: Findings) -> None:
     last: dict[tuple[str, int], int] = {}
     for record in inputs:
         place = (record.topic, record.partition)
@@ -355,7 +355,7 @@ def _check_committed(inputs: Sequence[Input], committed: Mapping[tuple[str, int]
             findings.add("lag", f"{topic}/{partition} is committed to {reached}, its last input is {offset}")
 
 
-def _check_faults(inputs: Sequence[Input], outputs: Sequence[Output], faults: Faults, findings: _Findings) -> None:
+def _check_faults(inputs: Sequence[Input], outputs: Sequence[Output], faults: Faults, findings: Findings) -> None:
     """A chaos run whose faults did not fire, or that never recovered from them, shows nothing."""
     for kind, planned in sorted(faults.planned.items()):
         fired = faults.fired.get(kind, 0)

@@ -30,6 +30,7 @@ READ_TIMEOUT_S = 60.0
 class Found(NamedTuple):
     """One record as a consumer got it."""
 
+    topic: str
     partition: int
     offset: int
     key: bytes | None
@@ -101,9 +102,9 @@ def _consumer(bootstrap: str, isolation: str) -> Consumer:
 
 def _found(message: Message) -> Found:
     headers = {name: value or b"" for name, value in message.headers() or []}
-    partition, offset = message.partition(), message.offset()
-    assert partition is not None and offset is not None
-    return Found(partition, offset, message.key(), message.value(), headers)
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None and partition is not None and offset is not None
+    return Found(topic, partition, offset, message.key(), message.value(), headers)
 
 
 def read(bootstrap: str, topic: str, *, isolation: str = "read_committed") -> list[Found]:
@@ -138,19 +139,23 @@ def read(bootstrap: str, topic: str, *, isolation: str = "read_committed") -> li
 
 
 class Follower:
-    """Reads a topic from its beginning in a thread of its own, for as long as a run lasts."""
+    """Reads topics from their beginning in a thread of its own, for as long as a run lasts.
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    The methods that speak of partitions are for followers of a single topic.
+    """
+
+    def __init__(self, bootstrap: str, *topics: str) -> None:
         self.found: list[Found] = []
-        self._topic = topic
+        self._topic = ", ".join(topics)
         self._consumer = _consumer(bootstrap, "read_committed")
+        client = admin(bootstrap)
         self._consumer.assign(
-            [TopicPartition(topic, partition, 0) for partition in partitions_of(admin(bootstrap), topic)]
+            [TopicPartition(topic, partition, 0) for topic in topics for partition in partitions_of(client, topic)]
         )
         self._stop = threading.Event()
         self._failure: KafkaException | None = None
         self._grew = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=f"follower {topic}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"follower {self._topic}", daemon=True)
         self._thread.start()
 
     def __len__(self) -> int:

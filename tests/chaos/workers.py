@@ -3,47 +3,85 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 # A worker that was asked to stop drains for a few seconds; one that takes longer than this hangs.
 STOP_TIMEOUT_S = 40.0
 
 
 class Worker:
-    """One worker process with a fixed instance id. Its log goes on over restarts."""
+    """One worker process with a fixed instance id. Its log goes on over restarts.
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    The log comes through a pipe: a worker that may not write files (``fill_disk``) can still say what is wrong.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        runs_in: Path | None = None,
+    ) -> None:
         self.name = name
         self.log_file = folder / f"worker-{name}.log"
         self.starts = 0
         self._command = list(command)
-        self._folder = folder
+        self._folder = runs_in or folder
         self._environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         self._process: subprocess.Popen[bytes] | None = None
+        self._lines: list[str] = []  # since the last start
+        self._reader: threading.Thread | None = None
 
     def start(self) -> None:
         assert not self.alive, f"worker {self.name} is running already"
+        self._end_reader()
         self.starts += 1
-        with self.log_file.open("ab") as log:
+        self._lines = []
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=self._folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self._reader = threading.Thread(
+            target=self._read, args=(self._process.stdout, self._lines), name=f"log of {self.name}", daemon=True
+        )
+        self._reader.start()
+
+    def _read(self, pipe: IO[bytes], lines: list[str]) -> None:
+        with pipe, self.log_file.open("ab") as log:
             log.write(f"---- start {self.starts}\n".encode())
-            log.flush()
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=self._folder,
-                env=self._environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            for line in pipe:
+                lines.append(line.decode("utf-8", errors="replace"))
+                log.write(line)
+                log.flush()
+
+    def _end_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.join(STOP_TIMEOUT_S)
+            assert not self._reader.is_alive(), f"the log of {self.name} did not end with its process"
 
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
@@ -72,11 +110,32 @@ class Worker:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    def stop(self) -> int:
-        """SIGTERM; the exit code. A worker that does not end in time is a failure."""
+    def fill_disk(self) -> None:
+        """From now on until its end, every write of the process to a file fails (EFBIG): RLIMIT_FSIZE is 0.
+
+        Needs neither a mount nor root; sockets and pipes are not touched. Python ignores SIGXFSZ, so writes fail as
+        they do on a full disk.
+        """
+        _, hard = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (0, hard))
+
+    def dump_threads(self) -> None:
+        """Makes the process write all its threads' stacks to its log, and end (PYTHONFAULTHANDLER has to be set)."""
+        if self.alive:
+            assert self._process is not None
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(signal.SIGABRT)
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, without waiting for what comes of it."""
         assert self._process is not None
         if self.alive:
             self._process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code. A worker that does not end in time is a failure."""
+        assert self._process is not None
+        self.ask_to_stop()
         try:
             return self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -96,13 +155,21 @@ class Worker:
             assert self._process is not None
             self._process.kill()  # also ends a stopped process
             self._process.wait(STOP_TIMEOUT_S)
+        self._end_reader()
+
+    def lines(self) -> list[str]:
+        """What the worker has said since its last start."""
+        return list(self._lines)
 
     def log(self) -> str:
+        """What the worker has said since its first start."""
+        if not self.alive:
+            self._end_reader()
         return self.log_file.read_text("utf-8", errors="replace") if self.log_file.exists() else ""
 
     def assigned(self) -> bool:
         """Whether the worker was given partitions since its last start."""
-        return "assigned partitions [" in self.log().rpartition("---- start")[2]
+        return any("assigned partitions [" in line for line in self.lines())
 
     def tail(self, lines: int = 40) -> str:
         return f"---- log of worker {self.name}\n" + "\n".join(self.log().splitlines()[-lines:])

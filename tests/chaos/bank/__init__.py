@@ -1,0 +1,1 @@
+"""The bank under faults: feed, model, invariants, schedule, rounds (docs/reliability.md)."""

@@ -1,0 +1,183 @@
+"""Many rounds, over several sittings if need be: a state file remembers what was done, a report sums it up."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.machine import header
+from tests.chaos.bank.faults import KINDS
+from tests.chaos.bank.round import Result, play, spread
+
+KILLS_PER_ROUND: Final = 50
+"""Longer rounds hold more in memory to be judged; shorter ones spend their time on starting and stopping."""
+STORES: Final = ("memory", "rocksdb")
+STATE_FORMAT: Final = 1
+CHECKS: Final = (
+    "I1 each event is decided once, each transfer ends once, each poisoned event is one dead letter",
+    "I2 the money adds up at the end, and in each snapshot with what is in flight",
+    "I3 changelog = fold = model; every row that a worker held = the model's",
+    "I4 read_committed outputs = an independent model's, ordered per key, the same for two readers",
+    "I5 no commit by a zombie, no offset goes back",
+    "I6 after the last fault lag 0 and success in every partition",
+    "I7 causation leads to the root, ids as computed independently",
+    "I8 every planned fault fired",
+)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What is to be done.
+
+    Args:
+        kills: of workers, over all rounds of the state file.
+        seed: of the whole run.
+        minutes: no new round is begun after so long; 0: no limit.
+        folder: for the state file, the report, and what failing rounds leave.
+        only: play this round again, and nothing else.
+    """
+
+    kills: int
+    seed: int
+    minutes: float
+    folder: Path
+    only: int | None = None
+
+    @property
+    def state_file(self) -> Path:
+        return self.folder / "chaos-state.json"
+
+    @property
+    def report_file(self) -> Path:
+        return self.folder / "chaos.json"
+
+
+def store_of(number: int) -> str:
+    """Memory and RocksDB take turns."""
+    return STORES[number % len(STORES)]
+
+
+def replay_command(result: Result) -> str:
+    """The one command that plays a round again."""
+    return f"make chaos SEED={result.seed} ROUND={result.number} KILLS={result.asked}"
+
+
+def run(campaign: Campaign, *, resume: bool, tell: Callable[[str], None], done: Callable[[Result], None]) -> bool:
+    """Plays rounds until enough kills were made, or a round failed, or time is up.
+
+    Args:
+        campaign: what is to be done.
+        resume: go on where the state file ends; otherwise begin anew.
+        tell: told in a few words what happens now.
+        done: told about each finished round.
+
+    Returns:
+        Whether every round of the state file was right.
+    """
+    begun = time.monotonic()
+    campaign.folder.mkdir(parents=True, exist_ok=True)
+    if campaign.only is not None:
+        result = _play(campaign, campaign.only, campaign.kills, tell)
+        done(result)
+        return result.ok
+    results = load(campaign.state_file) if resume else []
+    if not resume:
+        campaign.state_file.unlink(missing_ok=True)
+    while (made := sum(result.kills for result in results)) < campaign.kills:
+        if campaign.minutes and time.monotonic() - begun > campaign.minutes * 60:
+            break
+        number = sum(result.seed == campaign.seed for result in results) + 1
+        results.append(_play(campaign, number, min(KILLS_PER_ROUND, campaign.kills - made), tell))
+        _save(campaign.state_file, results)
+        _write(campaign.report_file, report(results, {"kills": campaign.kills, "seed": campaign.seed}))
+        done(results[-1])
+        if not results[-1].ok:
+            break
+    return all(result.ok for result in results)
+
+
+def _play(campaign: Campaign, number: int, kills: int, tell: Callable[[str], None]) -> Result:
+    folder = campaign.folder / f"chaos-{campaign.seed}-{number}"
+    return play(folder, seed=campaign.seed, number=number, kills=kills, store=store_of(number), tell=tell)
+
+
+def load(file: Path) -> list[Result]:
+    """Rounds of earlier sittings; none if there is no file."""
+    if not file.exists():
+        return []
+    body = json.loads(file.read_text("utf-8"))
+    assert body["format"] == STATE_FORMAT, f"{file.name} has format {body['format']}, expected {STATE_FORMAT}"
+    names = {field.name for field in fields(Result)}
+    return [Result(**{name: value for name, value in one.items() if name in names}) for one in body["rounds"]]
+
+
+def _save(file: Path, results: Iterable[Result]) -> None:
+    _write(file, {"format": STATE_FORMAT, "rounds": [result.as_json() for result in results]})
+
+
+def _write(file: Path, body: dict[str, Any]) -> None:
+    """All or nothing: a sitting may end at any moment."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(json.dumps(body, indent=1) + "\n", "utf-8")
+    fresh.replace(file)
+
+
+def report(results: list[Result], parameters: dict[str, Any]) -> dict[str, Any]:
+    """What all rounds together amount to."""
+    fired: Counter[str] = Counter()
+    for result in results:
+        fired.update(result.fired)
+    recover = [seconds for result in results for seconds in result.recover_s]
+    median, p99 = spread(recover)
+    kills = sum(result.kills for result in results)
+    return {
+        **header(parameters),
+        "ok": all(result.ok for result in results),
+        "rounds": len(results),
+        "seeds": sorted({result.seed for result in results}),
+        "stores": dict(Counter(result.store for result in results)),
+        "commits": sorted({result.commit for result in results}),
+        "kills": kills,
+        "kills_missed_rate_95": round(3 / kills, 5) if kills and all(result.ok for result in results) else None,
+        "faults": {kind: fired[kind] for kind in KINDS},
+        "transfers": sum(result.transfers for result in results),
+        "decisions": sum(result.decisions for result in results),
+        "events": sum(result.events for result in results),
+        "dead_letters": sum(result.dead_letters for result in results),
+        "duplicates_dropped": sum(result.duplicates for result in results),
+        "snapshots": sum(result.snapshots for result in results),
+        "ledger_calls": sum(result.ledger_calls for result in results),
+        "ledger_calls_repeated": sum(result.ledger_repeated for result in results),
+        "lost": sum(result.lost for result in results),
+        "repeated": sum(result.repeated for result in results),
+        "problems": [
+            {"replay": replay_command(result), "commit": result.commit, "problems": list(result.problems)}
+            for result in results
+            if not result.ok
+        ],
+        "checks": list(CHECKS),
+        "kill_to_first_commit_s": {"median": median, "p99": p99, "of": len(recover)},
+        "heal_s_max": max((result.heal_s for result in results), default=0.0),
+        "seconds": round(sum(result.seconds for result in results), 1),
+        "seconds_per_kill": round(sum(result.seconds for result in results) / kills, 2) if kills else None,
+        "decisions_per_s": round(
+            sum(result.decisions for result in results) / max(1.0, sum(result.fault_s for result in results)), 1
+        ),
+        "by_round": [
+            {
+                "seed": result.seed,
+                "round": result.number,
+                "store": result.store,
+                "kills": result.kills,
+                "ok": result.ok,
+                "state_hash": result.state_hash[:16],
+                "seconds": result.seconds,
+            }
+            for result in results
+        ],
+    }
