@@ -325,8 +325,8 @@ def best_us(kinds: dict[str, tuple[Work, int]], rounds: int) -> dict[str, float]
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    arguments.add_argument("--events", type=int, default=5_000, help="inputs of one round")
-    arguments.add_argument("--rounds", type=int, default=15)
+    arguments.add_argument("--events", type=int, default=1_000, help="inputs of one round")
+    arguments.add_argument("--rounds", type=int, default=60)
     arguments.add_argument("--steps-only", action="store_true", help="leave the parts out")
     arguments.add_argument("--json", type=Path, metavar="FILE")
     options = arguments.parse_args()

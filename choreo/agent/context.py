@@ -16,7 +16,7 @@ from choreo.agent.as_json import as_json
 from choreo.agent.record import Record
 from choreo.agent.tool import REPEATABLE, Invocation, Tool
 from choreo.errors import ParkSignal, StepError, UndeclaredError
-from choreo.kernel.envelope import TIME_MS_MAX, Header, carried_headers, outgoing_headers
+from choreo.kernel.envelope import TIME_MS_MAX, Header, outgoing_headers, step_headers
 from choreo.kernel.values import Answer, Call, OutRecord, StateView, TimerRow, Trigger
 
 if TYPE_CHECKING:  # bindings needs the definition, whose handlers take a Context
@@ -410,9 +410,8 @@ class Context:
     def _carry(self) -> tuple[Header, ...]:
         carried = self._carried
         if carried is None:
-            identity, cause = self._bindings.identity, self._trigger.envelope
-            self._first_id, span = identity.step_ids(cause.event_id)
-            carried = self._carried = carried_headers(identity, cause, span)
+            carried, self._first_id = step_headers(self._bindings.identity, self._trigger.envelope)
+            self._carried = carried
         return carried
 
     def _traceparent(self) -> str:

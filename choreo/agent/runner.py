@@ -196,12 +196,11 @@ class AgentRunner:
 
     def _row_writes(self, ctx: Context) -> list[RowWrite]:
         writes: list[RowWrite] = []
-        headers = row_headers(ctx._carried or ctx._carry())
         for slot in ctx._rows.values():
             use, row = slot.use, slot.value
             if row is None:
                 if slot.before is not None:
-                    writes.append(RowWrite(use.name, None, headers))
+                    writes.append(RowWrite(use.name, None, row_headers(ctx._carry())))
                 continue
             data = use.encoder.encode(use.dump(row))
             if data == slot.baseline:
@@ -212,7 +211,7 @@ class AgentRunner:
                     code="CH0206",
                     hint="a step changes rows of its own entity only; emit an event that is keyed by the other one",
                 )
-            writes.append(_new(RowWrite, (use.name, data, headers)))
+            writes.append(_new(RowWrite, (use.name, data, row_headers(ctx._carried or ctx._carry()))))
         return writes
 
 

@@ -40,11 +40,15 @@ _MALFORMED: Final = (
 # What fastavro and the quick checks raise for values that are not the schema's.
 _MISFIT: Final = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
 
+# Arguments of schemaless_writer: strict, strict_allow_default, disable_tuple_notation.
+_BRANCHES_TRIED: Final = (True, False, True)
+_BRANCHES_NAMED: Final = (True, False, False)
+
 
 class Encoder:
     """Writes values of one schema under one id. Make one per topic and keep it."""
 
-    __slots__ = ("_checks", "_header", "_parsed", "_recursive", "_scan", "schema", "schema_id")
+    __slots__ = ("_checks", "_header", "_parsed", "_recursive", "_scan", "_unchecked_bytes", "schema", "schema_id")
 
     def __init__(self, schema_id: int, schema: Schema) -> None:
         if not 0 <= schema_id < 2**31:
@@ -55,6 +59,7 @@ class Encoder:
         self._parsed: Final[Any] = schema.parsed
         self._checks: Final = quick_checks(schema)
         self._scan: Final[Scan] = scanner(schema)
+        self._unchecked_bytes: Final = self._scan.unchecked_bytes
         self._recursive: Final = is_recursive(schema.root)
 
     def encode(self, value: Mapping[str, object]) -> bytes:
@@ -65,20 +70,21 @@ class Encoder:
         """
         if self._recursive and too_deep(value):
             raise self._too_deep()
-        data = b""
         try:
             for name, check in self._checks:
                 if not check(value[name]):
+                    data = self._carefully(value)
                     break
             else:
-                data = self._written(value, branches_named=False)
+                out = BytesIO()
+                out.write(self._header)
+                schemaless_writer(out, self._parsed, value, *_BRANCHES_TRIED)
+                data = out.getvalue()
         except _MISFIT:
-            data = b""  # what is wrong, if anything, is found with care
+            data = self._carefully(value)  # what is wrong, if anything, is found with care
         except RecursionError:
             raise self._too_deep() from None
-        if not data:
-            data = self._carefully(value)
-        if len(data) > self._scan.unchecked_bytes:
+        if len(data) > self._unchecked_bytes:
             try:
                 self._scan(data, HEADER_BYTES)  # the limits that every reader applies
             except DecodeError as error:
@@ -93,15 +99,12 @@ class Encoder:
             complete = fitted(self.schema, value)
         except RecursionError:
             raise self._too_deep() from None
-        try:
-            return self._written(complete, branches_named=True)
-        except _MISFIT as error:
-            raise SchemaError(f"a value does not fit {self.schema.full_name}: {error}", code="CH0204") from None
-
-    def _written(self, value: Mapping[str, object], *, branches_named: bool) -> bytes:
         out = BytesIO()
         out.write(self._header)
-        schemaless_writer(out, self._parsed, value, strict=True, disable_tuple_notation=not branches_named)
+        try:
+            schemaless_writer(out, self._parsed, complete, *_BRANCHES_NAMED)
+        except _MISFIT as error:
+            raise SchemaError(f"a value does not fit {self.schema.full_name}: {error}", code="CH0204") from None
         return out.getvalue()
 
     def _too_deep(self) -> SchemaError:

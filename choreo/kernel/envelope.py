@@ -52,19 +52,31 @@ def parse_headers(delivery: Delivery, topic: InputTopic) -> Envelope:
     """
     _, partition, offset, timestamp_ms, _, _, headers = delivery
     get = dict(headers).get
-    event_id = _identifier(get("ce_id")) or root_id(topic.cluster_id, topic.topic_id, partition, offset)
-    time_ms = _time_ms(get("ce_time"))
-    traceparent = _traceparent(get("traceparent"))
-    tracestate, baggage = get("tracestate"), get("baggage")
+    raw = get("ce_id")
+    # ASCII letters and digits, as in ids made by choreo, need no closer look
+    event_id = raw.decode() if raw and raw.isalnum() and len(raw) <= ID_BYTES_MAX else _identifier(raw)
+    if not event_id:
+        event_id = root_id(topic.cluster_id, topic.topic_id, partition, offset)
+    raw = get("ce_correlationid")
+    correlation_id = raw.decode() if raw and raw.isalnum() and len(raw) <= ID_BYTES_MAX else _identifier(raw)
+    raw = get("ce_causationid")
+    causation_id = raw.decode() if raw and raw.isalnum() and len(raw) <= ID_BYTES_MAX else _identifier(raw)
+    raw = get("ce_time")
+    time_ms = _time_ms(raw) if raw and len(raw) <= TIME_BYTES_MAX else None
+    raw = get("traceparent")
+    traceparent = _traceparent(raw) if raw else ""
+    raw = get("ce_type")
+    kind = _type(raw) if raw and len(raw) <= ID_BYTES_MAX else ""
+    hop, tracestate, baggage = get("ce_choreohop"), get("tracestate"), get("baggage")
     return _new(
         Envelope,
         (
             event_id,
-            _identifier(get("ce_type")),
+            kind,
             min(max(timestamp_ms, 0), TIME_MS_MAX) if time_ms is None else time_ms,
-            _identifier(get("ce_correlationid")) or event_id,
-            _identifier(get("ce_causationid")),
-            _hop(get("ce_choreohop")),
+            correlation_id or event_id,
+            causation_id,
+            int(hop) if hop and len(hop) <= HOP_DIGITS_MAX and hop.isdigit() else 0,
             traceparent,
             _text(tracestate, TRACESTATE_BYTES_MAX) if tracestate and traceparent else "",
             _text(baggage, BAGGAGE_BYTES_MAX) if baggage else "",
@@ -76,8 +88,6 @@ def _identifier(value: bytes | None) -> str:
     """An id, or "" if the header is absent, too long, or not printable text."""
     if not value or len(value) > ID_BYTES_MAX:
         return ""
-    if value.isalnum():  # ASCII letters and digits, as ids made by choreo
-        return value.decode()
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -85,8 +95,9 @@ def _identifier(value: bytes | None) -> str:
     return text if text.isprintable() else ""
 
 
-def _hop(value: bytes | None) -> int:
-    return int(value) if value and len(value) <= HOP_DIGITS_MAX and value.isdigit() else 0
+@lru_cache(maxsize=4_096)  # an input topic has few types
+def _type(value: bytes) -> str:
+    return _identifier(value)
 
 
 def _text(value: bytes, bytes_max: int) -> str:
@@ -96,15 +107,9 @@ def _text(value: bytes, bytes_max: int) -> str:
     return text if text.isprintable() else ""
 
 
-def _time_ms(value: bytes | None) -> int | None:
-    """Milliseconds of an RFC 3339 time with an offset, or None."""
-    if not value or len(value) > TIME_BYTES_MAX:
-        return None
-    return _parsed_time(value)
-
-
 @lru_cache(maxsize=4_096)  # neighbouring events often share their time
-def _parsed_time(value: bytes) -> int | None:
+def _time_ms(value: bytes) -> int | None:
+    """Milliseconds of an RFC 3339 time with an offset, or None."""
     try:
         moment = datetime.fromisoformat(value.decode())
         if moment.tzinfo is None:
@@ -115,9 +120,9 @@ def _parsed_time(value: bytes) -> int | None:
     return time_ms if 0 <= time_ms <= TIME_MS_MAX else None
 
 
-def _traceparent(value: bytes | None) -> str:
+def _traceparent(value: bytes) -> str:
     """A valid traceparent, brought to version 00, or ""."""
-    if not value or _TRACEPARENT.match(value) is None:
+    if _TRACEPARENT.match(value) is None:
         return ""
     version = value[:2]
     if len(value) > TRACEPARENT_CHARS and (version == b"00" or value[TRACEPARENT_CHARS] != 0x2D):
@@ -153,7 +158,7 @@ def constant_headers(identity: Identity, type_name: str) -> tuple[Header, ...]:
     )
 
 
-def carried_headers(identity: Identity, cause: Envelope, span: str = "") -> tuple[Header, ...]:
+def carried_headers(identity: Identity, cause: Envelope) -> tuple[Header, ...]:
     """Headers that all events of one step share: time, correlation, causation, hop and trace context.
 
     The trace context names the same trace, the step's own span and the same flags. A chain that no context came with
@@ -162,10 +167,14 @@ def carried_headers(identity: Identity, cause: Envelope, span: str = "") -> tupl
     Args:
         identity: whose step it is.
         cause: what triggers it.
-        span: id of its span, for who has it already.
     """
-    span = span or identity.span_id(cause.event_id)
+    return step_headers(identity, cause)[0]
+
+
+def step_headers(identity: Identity, cause: Envelope) -> tuple[tuple[Header, ...], str]:
+    """``carried_headers`` of a step and the id of its first event, which cost one digest together."""
     event_id, _, time_ms, correlation_id, _, hop, seen, tracestate, baggage = cause
+    first_id, span = identity.step_ids(event_id)
     if seen:
         traceparent = f"{seen[: 4 + TRACE_ID_CHARS]}{span}{seen[-3:]}"
     else:
@@ -181,7 +190,7 @@ def carried_headers(identity: Identity, cause: Envelope, span: str = "") -> tupl
         carried += (("tracestate", tracestate.encode()),)
     if baggage:
         carried += (("baggage", baggage.encode()),)
-    return carried
+    return carried, first_id
 
 
 @lru_cache(maxsize=4_096)
