@@ -6,11 +6,13 @@ from typing import Final
 
 ID_BYTES_MAX: Final = 255
 """Ids made by choreo have 32 bytes; longer ones come from outside and are cut for the row's provenance only."""
+LENGTHS: Final = tuple(bytes((length,)) for length in range(ID_BYTES_MAX + 1))
+"""The first byte of a packed row, by the length of its id."""
 
 
 def pack(event_id: str, value: bytes) -> bytes:
     encoded = event_id.encode()[:ID_BYTES_MAX]
-    return bytes((len(encoded),)) + encoded + value
+    return LENGTHS[len(encoded)] + encoded + value
 
 
 def unpack(packed: bytes) -> tuple[str, bytes]:

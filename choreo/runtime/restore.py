@@ -44,10 +44,17 @@ from choreo.topology import names
 
 BLOCKED_S: Final = 0.5
 """After this long an open transaction of a predecessor is taken for abandoned (its session has ended already)."""
-READ_BATCH: Final = 10_000
+READ_BATCH: Final = 250
+"""Small, so that messages die young: with 10,000 at a time half of a restore's time was garbage collection."""
 UNSTABLE_RETRY_S: Final = 0.05
 RESTORE_TIMEOUT_S: Final = 300.0
 """Without any progress for this long a restore gives up and the worker starts over."""
+
+_COORDINATOR_MOVES: Final = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
 
 _log = logging.getLogger("choreo.engine")
 
@@ -101,6 +108,7 @@ class RestoreResult:
     restored: Restored | None
     stores: Mapping[str, Store]
     error: ChoreoError | None
+    rows_read: int = 0
 
 
 class Restorer:
@@ -190,9 +198,9 @@ class Restorer:
                 restored = self._assembled(building, committed, ends, log_starts)
             except EngineError as error:
                 _close(building.stores)
-                self._hand_over(RestoreResult(building.number, ticket, None, {}, error))
+                self._hand_over(RestoreResult(building.number, ticket, None, {}, error, building.rows))
             else:
-                self._hand_over(RestoreResult(building.number, ticket, restored, building.stores, None))
+                self._hand_over(RestoreResult(building.number, ticket, restored, building.stores, None, building.rows))
             self.progress.pop(building.number, None)
 
         try:
@@ -210,6 +218,7 @@ class Restorer:
         wanted = [TopicPartition(topic, number) for topic in self._config.inputs for number in numbers]
         started = time.monotonic()
         fenced = False
+        self._wait_coordinator(admin)
         while True:
             found = self._group_offsets(admin, wanted, stable=True)
             unstable = [tp for tp in found if tp.error is not None]
@@ -239,6 +248,31 @@ class Restorer:
                 committed[tp.topic, tp.partition] = snapshot
                 owners.setdefault(tp.partition, set()).add(owner)
         return committed, owners
+
+    def _wait_coordinator(self, admin: AdminClient) -> None:
+        """Until the group's coordinator answers: it may be loading, or moving to another broker.
+
+        Asked by a description, because librdkafka (2.16.1, its issue 5040) ends the whole process when the answer to a
+        question for offsets is that the coordinator is elsewhere.
+        """
+        deadline = time.monotonic() + RESTORE_TIMEOUT_S
+        group = self._config.group
+        while not self._stopping.is_set():
+            try:
+                admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group].result(
+                    timeout=REQUEST_TIMEOUT_S
+                )
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == KafkaError.GROUP_ID_NOT_FOUND:
+                    return
+                if code not in _COORDINATOR_MOVES or time.monotonic() > deadline:
+                    raise unreachable(error.args[0], self._config.bootstrap) from error
+            except TimeoutError as error:
+                raise unreachable(error, self._config.bootstrap) from error
+            else:
+                return
+            self._stopping.wait(UNSTABLE_RETRY_S)
 
     def _group_offsets(self, admin: AdminClient, wanted: list[TopicPartition], *, stable: bool) -> list[Any]:
         request = ConsumerGroupTopicPartitions(
@@ -401,8 +435,7 @@ class Restorer:
         table = table_of.get(topic)
         records = self._records
         if table is not None:
-            writes = [(message.key().decode(), records.packed_row(message)) for message in messages]
-            building.stores[table].apply(writes, messages[-1].offset() + 1, self._now_ms())
+            building.stores[table].apply(records.packed_rows(messages), messages[-1].offset() + 1, self._now_ms())
         elif topic == self._config.journal:
             for message in messages:
                 entry = records.journal_entry(message.key(), message.value())

@@ -1,0 +1,112 @@
+"""Rows come back from a changelog as they were stored, and the group's offsets are asked only of its coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from choreo.errors import HostError
+from choreo.kernel.envelope import row_provenance
+from choreo.kernel.packed import pack, unpack
+from choreo.runtime.facts import ClusterFacts
+from choreo.runtime.records import InternalRecords
+from choreo.runtime.restore import RestoreConfig, Restorer
+
+Header = tuple[str, bytes | None]
+
+
+class Row:
+    def __init__(self, key: str, value: bytes | None, headers: list[Header] | None) -> None:
+        self._key, self._value, self._headers = key.encode(), value, headers
+
+    def key(self) -> bytes:
+        return self._key
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def headers(self) -> list[Header] | None:
+        return self._headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        None,
+        [],
+        [("traceparent", b"00-1-2-00")],
+        [("ce_causationid", b"0123456789abcdef" * 2), ("ce_correlationid", b"other")],
+        [("ce_correlationid", b"other"), ("ce_causationid", b"a")],
+        [("ce_causationid", b"an id, from outside: /1/2"), ("ce_causationid", b"second")],
+        [("ce_causationid", "ключ".encode())],
+        [("ce_causationid", b"\xff\xfe")],
+        [("ce_causationid", b"line\nbreak")],
+        [("ce_causationid", b"")],
+        [("ce_causationid", None)],
+        [("ce_causationid", b"x" * 255)],
+        [("ce_causationid", b"x" * 256)],
+        [("ce_causationid", b"x" * 257)],
+    ],
+)
+def test_row_is_stored_with_the_id_of_the_event_that_shaped_it(headers: list[Header] | None) -> None:
+    read = InternalRecords().packed_rows([Row("k", b"value", headers)])
+    present = [(name, value) for name, value in headers or () if value is not None]
+    assert read == [("k", pack(row_provenance(present) or "", b"value"))]
+    packed = read[0][1]
+    assert packed is not None and unpack(packed)[1] == b"value"
+
+
+def test_tombstone_deletes_and_rows_keep_their_order() -> None:
+    rows = [Row("ключ", b"1", None), Row("k", None, []), Row("ключ", b"2", None)]
+    assert InternalRecords().packed_rows(rows) == [("ключ", b"\x001"), ("k", None), ("ключ", b"\x002")]
+
+
+class Answer:
+    def __init__(self, code: int | None) -> None:
+        self._code = code
+
+    def result(self, timeout: float | None = None) -> object:
+        if self._code is not None:
+            raise KafkaException(KafkaError(self._code))
+        return object()
+
+
+class Coordinator(AdminClient):  # type: ignore[misc]  # the client's stubs are not read, see pyproject
+    """Answers in turn; no connection is ever made."""
+
+    def __init__(self, *codes: int | None) -> None:
+        self.codes = list(codes)
+
+    def describe_consumer_groups(self, groups: list[str], **_: Any) -> dict[str, Answer]:
+        return dict.fromkeys(groups, Answer(self.codes.pop(0)))
+
+
+@pytest.fixture
+def restorer(tmp_path: Path) -> Iterator[Restorer]:
+    config = RestoreConfig(
+        "127.0.0.1:1", {}, "g", "g.w0", (), {}, {}, "j", "t", "p", "earliest", tmp_path, ClusterFacts("c", {}, {}, {})
+    )
+    made = Restorer(config, InternalRecords(), lambda timeout_s: False, lambda: 0)
+    yield made
+    made.stop()
+
+
+def test_coordinator_that_moves_is_asked_again(restorer: Restorer) -> None:
+    moving = Coordinator(KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, None)
+    restorer._wait_coordinator(moving)
+    assert moving.codes == []
+
+
+def test_group_that_is_not_known_yet_has_a_coordinator(restorer: Restorer) -> None:
+    restorer._wait_coordinator(Coordinator(KafkaError.GROUP_ID_NOT_FOUND))
+
+
+def test_other_answers_of_the_coordinator_end_the_session(restorer: Restorer) -> None:
+    with pytest.raises(HostError) as caught:
+        restorer._wait_coordinator(Coordinator(KafkaError.GROUP_AUTHORIZATION_FAILED))
+    assert caught.value.code == "CH0801"
