@@ -17,6 +17,7 @@ import faust
 from confluent_kafka import KafkaException
 
 from choreo.errors import ChoreoError, EngineError, FencedSignal
+from choreo.runtime.collector import tune_collector
 from choreo.runtime.preflight import admin_client, check_topics, cluster_topics
 from choreo.runtime.site import Site
 from choreo.runtime.slots import WorkerNote, instance_slot, noted
@@ -109,6 +110,7 @@ class EngineService(faust.Service):  # type: ignore[misc]  # Faust's stubs are n
         try:
             self.engine = await asyncio.to_thread(self._prepare, loop)
             self.engine.start(loop)
+            tune_collector()
         except ChoreoError as error:
             self._on_failure(error)
 
