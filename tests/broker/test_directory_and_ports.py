@@ -11,7 +11,7 @@ import pytest
 
 from choreo.errors import HostError
 from choreo.runtime.broker import EmbeddedBroker
-from choreo.runtime.broker.config import DEFAULTS, server_properties
+from choreo.runtime.broker.config import DEFAULTS, Addresses, server_properties
 from choreo.runtime.broker.directory import LOCK, MARK, DataDirectory
 from choreo.runtime.broker.java import Java
 from choreo.runtime.broker.ports import FREE_PORTS, free_port, is_free, owner, require_free
@@ -138,7 +138,7 @@ def test_temporary_directory_is_deleted_on_close() -> None:
 
 def test_settings_override_defaults_and_are_escaped_for_java() -> None:
     text = server_properties(
-        port=1, controller_port=2, logs=Path("/data/Größe\\x"), settings={"num.io.threads": "9", "x.y": "a\nb"}
+        1, {1: Addresses(1, 2)}, logs=Path("/data/Größe\\x"), settings={"num.io.threads": "9", "x.y": "a\nb"}
     )
     lines = dict(line.split("=", 1) for line in text.splitlines())
     assert lines["num.io.threads"] == "9"

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from choreo.errors import ChoreoError, HostError
-from choreo.runtime.broker.config import server_properties
 from choreo.runtime.broker.directory import DataDirectory
 from choreo.runtime.broker.jars import KAFKA_VERSION, JarSource, kafka_jars
 from choreo.runtime.broker.java import Java, java_runtime
-from choreo.runtime.broker.ports import LOOPBACK, free_port, is_free, owner, require_free
-from choreo.runtime.broker.process import Jvm
+from choreo.runtime.broker.node import Node, choose_addresses, port_in_use
+from choreo.runtime.broker.ports import LOOPBACK, require_free
 from choreo.runtime.broker.progress import Progress, silent
 
-START_TIMEOUT_S: Final = 90.0  # 2 s on an idle machine; the bound is for one whose cores are all taken
-POLL_S: Final = 0.05
-CONNECT_TIMEOUT_S: Final = 1.0
-METADATA_TIMEOUT_S: Final = 5.0
-ORPHAN_GRACE_S: Final = 5.0  # for a broker with lasting data whose starter died: time to close its logs
+HEAP_MB: Final = 384
 PORT_ATTEMPTS: Final = 3  # a port found free may be taken by another process before Kafka binds it
+ONLY: Final = 1
+"""Id of the only node."""
 
 
 class EmbeddedBroker:
@@ -37,6 +32,8 @@ class EmbeddedBroker:
         progress: told about the download on a machine that doesn't have Kafka yet.
         version: Kafka release; others than the pinned one are for tests.
         jar_source: where jars come from; by default what jgo is configured for.
+        proxy_port: where a proxy listens that stands before the broker. Its clients are told to connect there, and it
+            connects to :attr:`behind_port`; clients of :attr:`bootstrap` go past it.
 
     Guarantee: after :meth:`start` returns the broker answers metadata requests; after :meth:`stop` or :meth:`kill` its
     process is gone. If this process ends in any other way, the broker follows within a second (lasting data: within
@@ -47,14 +44,14 @@ class EmbeddedBroker:
         self,
         port: int | None = None,
         data_dir: Path | None = None,
-        heap_mb: int = 384,
+        heap_mb: int = HEAP_MB,
         settings: Mapping[str, str] | None = None,
         progress: Progress | None = None,
         *,
         version: str = KAFKA_VERSION,
         jar_source: JarSource | None = None,
+        proxy_port: int | None = None,
     ) -> None:
-        self._wanted_port = port
         self._port = port
         self._wanted_directory = data_dir
         self._heap_mb = heap_mb
@@ -62,9 +59,9 @@ class EmbeddedBroker:
         self._progress = progress or silent
         self._version = version
         self._jar_source = jar_source
+        self._proxy_ports = {} if proxy_port is None else {ONLY: proxy_port}
         self._java: Java | None = None
-        self._directory: DataDirectory | None = None
-        self._jvm: Jvm | None = None
+        self._node: Node | None = None
         self._cluster_id: str | None = None
 
     # -- what it is --------------------------------------------------------------------------------------------------
@@ -82,16 +79,24 @@ class EmbeddedBroker:
         return self._port
 
     @property
+    def behind_port(self) -> int:
+        """Port for a proxy; known while the broker is up or killed."""
+        found = None if self._node is None else self._node.addresses.behind_port
+        if found is None:
+            raise HostError("no proxy stands before this broker", code="CH0803", fault="choreo")
+        return found
+
+    @property
     def pid(self) -> int:
         """Process id of the running JVM."""
-        if self._jvm is None or not self._jvm.running:
+        if self._node is None:
             raise HostError("the broker is not running", code="CH0803", fault="choreo")
-        return self._jvm.pid
+        return self._node.pid
 
     @property
     def running(self) -> bool:
         """True while the JVM runs."""
-        return self._jvm is not None and self._jvm.running
+        return self._node is not None and self._node.running
 
     @property
     def cluster_id(self) -> str:
@@ -103,9 +108,9 @@ class EmbeddedBroker:
     @property
     def data_dir(self) -> Path:
         """Directory of the data; known while the broker is up or killed, not after a stop."""
-        if self._directory is None:
+        if self._node is None:
             raise HostError("the broker has no data directory when it is stopped", code="CH0803", fault="choreo")
-        return self._directory.path
+        return self._node.directory.path
 
     @property
     def java(self) -> Java:
@@ -130,11 +135,12 @@ class EmbeddedBroker:
         if self._port is not None:
             require_free(self._port)
         java = self.java
-        if self._directory is None:
-            self._directory = DataDirectory.open(self._wanted_directory)
+        if self._node is None:
+            directory = DataDirectory.open(self._wanted_directory)
+            self._node = Node(ONLY, java, directory, heap_mb=self._heap_mb, version=self._version)
         try:
             for attempt in range(1, PORT_ATTEMPTS + 1):
-                if self._try_start(java, self._directory, last=attempt == PORT_ATTEMPTS):
+                if self._try_start(self._node, last=attempt == PORT_ATTEMPTS):
                     return self
         except BaseException:
             self.stop()
@@ -143,24 +149,23 @@ class EmbeddedBroker:
 
     def stop(self) -> None:
         """Stop cleanly, release the data directory, delete it if it is temporary. Does nothing if that was done."""
-        jvm, self._jvm = self._jvm, None
-        directory, self._directory = self._directory, None
+        node, self._node = self._node, None
+        if node is None:
+            return
         try:
-            if jvm is not None:
-                jvm.stop()
+            node.stop()
         finally:
-            if directory is not None:
-                directory.close()
+            node.directory.close()
 
     def kill(self) -> None:
         """``kill -9``: the process is gone on return; data and port stay for :meth:`start` or :meth:`restart`."""
-        if self._jvm is not None:
-            self._jvm.kill()
+        if self._node is not None:
+            self._node.kill()
 
     def restart(self) -> None:
         """Stop cleanly if it runs, then start on the same data and the same port."""
-        if self._jvm is not None:
-            self._jvm.stop()
+        if self._node is not None:
+            self._node.stop()
         self.start()
 
     def wait(self, timeout_s: float | None = None) -> None:
@@ -172,11 +177,11 @@ class EmbeddedBroker:
         Raises:
             HostError: CH0803, if the process ended by itself.
         """
-        if self._jvm is None:
+        if self._node is None:
             return
-        code = self._jvm.wait(timeout_s)
+        code = self._node.wait(timeout_s)
         if code is not None:
-            raise HostError(f"Kafka ended with exit code {code}: {self._jvm.last_words()}", code="CH0803")
+            raise HostError(f"Kafka ended with exit code {code}: {self._node.last_words()}", code="CH0803")
 
     def __enter__(self) -> Self:
         return self.start()
@@ -188,87 +193,19 @@ class EmbeddedBroker:
 
     # -- how ---------------------------------------------------------------------------------------------------------
 
-    def _try_start(self, java: Java, directory: DataDirectory, *, last: bool) -> bool:
+    def _try_start(self, node: Node, *, last: bool) -> bool:
         """One attempt. False if a port that we chose ourselves was taken meanwhile and another may be tried."""
-        first_time = self._port is None
-        port = free_port() if self._port is None else self._port
-        controller_port = free_port(other_than=port)
-        properties = directory.path / "server.properties"
-        properties.write_text(
-            server_properties(port=port, controller_port=controller_port, logs=directory.logs, settings=self._settings),
-            "ascii",
-        )
-        self._cluster_id = directory.format(java, properties, self._version)
-        log = directory.path / "broker.log"
-        self._jvm = Jvm.start(
-            java.command(["kafka.Kafka", str(properties)], heap_mb=self._heap_mb, temporary=directory.scratch()),
-            directory=directory.path,
-            log=log,
-            held=[directory.lock_descriptor],
-            remove=directory.temporary,
-            grace_s=0 if directory.temporary else ORPHAN_GRACE_S,
-        )
-        directory.describe(f"the broker {LOOPBACK}:{port} (pid {self._jvm.pid})")
-        self._port = port
+        addresses = choose_addresses({ONLY: self._port}, self._proxy_ports)
+        self._cluster_id = node.prepare(addresses, self._settings)
+        node.launch()
         try:
-            self._wait_until_it_answers(self._jvm, port)
+            node.wait_answers()
         except ChoreoError:
-            taken = not self._jvm.running and not (is_free(port) and is_free(controller_port))
-            if not taken or last:
+            taken = node.taken_port()
+            if taken is None or last:
                 raise
-            if first_time:
-                self._port = None
-            elif not is_free(port):
-                raise HostError(
-                    f"port {port} is in use by {owner(port) or 'another process'}, expected free",
-                    code="CH0802",
-                    hint="choose --port",
-                ) from None
+            if taken == self._port:
+                raise port_in_use(taken) from None
             return False
+        self._port = node.port
         return True
-
-    def _wait_until_it_answers(self, jvm: Jvm, port: int) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            if not jvm.running:
-                raise HostError(
-                    f"Kafka ended with exit code {jvm.exit_code} while starting: {jvm.last_words()}", code="CH0803"
-                )
-            if _accepts(port) and _answers(f"{LOOPBACK}:{port}"):
-                return
-            if time.monotonic() > deadline:
-                raise HostError(
-                    f"Kafka did not answer on {LOOPBACK}:{port} within {START_TIMEOUT_S:.0f} s: {jvm.last_words()}",
-                    code="CH0803",
-                    retry="backoff",
-                )
-            time.sleep(POLL_S)
-
-
-def _accepts(port: int) -> bool:
-    """True if something takes connections there; cheaper and quieter than asking a Kafka client."""
-    try:
-        socket.create_connection((LOOPBACK, port), timeout=CONNECT_TIMEOUT_S).close()
-    except OSError:  # refused or timed out: not yet
-        return False
-    return True
-
-
-def _answers(bootstrap: str) -> bool:
-    """True if the broker answers a metadata request and names itself in it."""
-    from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
-
-    client = AdminClient(
-        {
-            "bootstrap.servers": bootstrap,
-            "log_level": 0,
-            "error_cb": lambda error: None,  # a broker that is still starting is expected here
-            "reconnect.backoff.ms": 20,
-            "reconnect.backoff.max.ms": 200,
-        }
-    )
-    try:
-        return bool(client.list_topics(timeout=METADATA_TIMEOUT_S).brokers)
-    except KafkaException:  # no answer yet
-        return False

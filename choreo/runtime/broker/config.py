@@ -1,8 +1,9 @@
-"""Settings of the embedded broker: one node that starts quickly, stays small and forgives abrupt ends quickly."""
+"""Settings of embedded nodes: they start quickly, stay small and forgive abrupt ends quickly."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -47,27 +48,78 @@ DEFAULTS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
+# What differs when several nodes make a cluster: three copies of everything, two of which a write waits for.
+REPLICATED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "default.replication.factor": "3",
+        "min.insync.replicas": "2",
+        "offsets.topic.replication.factor": "3",
+        "transaction.state.log.replication.factor": "3",
+        "transaction.state.log.min.isr": "2",
+        "share.coordinator.state.topic.replication.factor": "3",
+        "share.coordinator.state.topic.min.isr": "2",
+        # A node that came back leads its partitions again soon; else the last one to be restarted leads none.
+        "leader.imbalance.check.interval.seconds": "10",
+    }
+)
 
-def server_properties(*, port: int, controller_port: int, logs: Path, settings: Mapping[str, str]) -> str:
-    """Text of ``server.properties`` for a broker that is its own controller (KRaft combined mode).
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Ports of one node, all on the loopback interface.
+
+    Attributes:
+        port: where clients connect.
+        controller_port: where the nodes talk to each other as controllers.
+        behind_port: where a proxy connects, if one stands before the node.
+        proxy_port: where clients of that proxy are told to connect.
+    """
+
+    port: int
+    controller_port: int
+    behind_port: int | None = None
+    proxy_port: int | None = None
+
+    def all(self) -> tuple[int, ...]:
+        """The ports that the node listens on."""
+        own = (self.port, self.controller_port)
+        return own if self.behind_port is None else (*own, self.behind_port)
+
+
+def server_properties(node: int, addresses: Mapping[int, Addresses], *, logs: Path, settings: Mapping[str, str]) -> str:
+    """Text of ``server.properties`` for a node that is broker and controller (KRaft combined mode).
 
     Args:
-        port: where clients connect.
-        controller_port: where the broker talks to itself as the controller.
+        node: id of the node.
+        addresses: of every node of the cluster, by id.
         logs: directory of the partitions.
         settings: overrides of ``DEFAULTS``, and anything else Kafka knows.
     """
-    addresses = {
+    own = addresses[node]
+    listeners = {"PLAINTEXT": own.port}
+    advertised = dict(listeners)
+    if own.behind_port is not None and own.proxy_port is not None:
+        listeners["BEHIND"], advertised["BEHIND"] = own.behind_port, own.proxy_port
+    where = {
         "process.roles": "broker,controller",
-        "node.id": "1",
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
+        "node.id": str(node),
+        "listeners": _listed({**listeners, "CONTROLLER": own.controller_port}),
+        "advertised.listeners": _listed(advertised),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in [*listeners, "CONTROLLER"]),
+        "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
-        "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
+        "controller.quorum.voters": ",".join(
+            f"{number}@{LOOPBACK}:{one.controller_port}" for number, one in addresses.items()
+        ),
         "log.dirs": str(logs),
     }
-    merged = {**addresses, **DEFAULTS, **settings}
+    replicated = REPLICATED if len(addresses) > 1 else {}
+    merged = {**where, **DEFAULTS, **replicated, **settings}
     return "".join(f"{name}={_escaped(value)}\n" for name, value in merged.items())
+
+
+def _listed(listeners: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://{LOOPBACK}:{port}" for name, port in listeners.items())
 
 
 def _escaped(value: str) -> str:

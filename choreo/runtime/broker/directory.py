@@ -131,23 +131,55 @@ class DataDirectory:
         self._lock.write(f"{holder}\n")
         self._lock.flush()
 
-    def format(self, java: Java, properties: Path, version: str) -> str:
-        """Format Kafka's storage unless that was done before.
+    def claim(self, version: str, nodes: int) -> str:
+        """Make this the directory above those of a cluster's nodes, unless it is.
 
         Returns:
             The cluster id, the same for as long as the directory lives.
 
         Raises:
-            HostError: CH0804, if another release of Kafka wrote the directory; CH0803, if formatting fails.
+            HostError: CH0804, if another release of Kafka, one broker or a cluster of another size wrote the directory.
         """
         mark = self.path / MARK
         if mark.exists():
-            return self._check_mark(mark, version)
+            return self._check_mark(mark, version, nodes)
+        cluster_id = new_cluster_id()
+        _write_mark(mark, version, cluster_id, nodes)
+        return cluster_id
+
+    def format(
+        self, java: Java, properties: Path, version: str, *, nodes: int = 1, cluster_id: str | None = None
+    ) -> str:
+        """Format Kafka's storage unless that was done before.
+
+        Args:
+            java: what runs Kafka's tool.
+            properties: the node's settings.
+            version: release of Kafka.
+            nodes: how many nodes the cluster has.
+            cluster_id: the cluster's; a new one if absent.
+
+        Returns:
+            The cluster id, the same for as long as the directory lives.
+
+        Raises:
+            HostError: CH0804, if another release of Kafka or a node of another cluster wrote the directory; CH0803, if
+                formatting fails.
+        """
+        mark = self.path / MARK
+        if mark.exists():
+            found = self._check_mark(mark, version, nodes)
+            if cluster_id is not None and found != cluster_id:
+                raise HostError(
+                    f"the data directory belongs to cluster {found}, expected {cluster_id}",
+                    code="CH0804",
+                    where=str(self.path),
+                    hint="choose another --data directory",
+                )
+            return found
         # No mark: nothing here yet, or an earlier format was cut short. Either way there is no data to lose.
         shutil.rmtree(self.logs, ignore_errors=True)
-        cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(CLUSTER_ID_BYTES)).decode("ascii").rstrip("=")
-        # An id that starts with a dash would be read as an option.
-        cluster_id = cluster_id.replace("-", "A", 1) if cluster_id.startswith("-") else cluster_id
+        cluster_id = cluster_id or new_cluster_id()
         arguments = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)]
         try:
             done = subprocess.run(
@@ -166,15 +198,14 @@ class DataDirectory:
         if done.returncode != 0:
             cause = cause_in(done.stdout.decode("utf-8", "replace"))
             raise HostError(f"formatting the storage failed: {cause}", code="CH0803", where=str(self.path))
-        draft = mark.with_suffix(".draft")
-        draft.write_text(json.dumps({"kafka": version, "cluster_id": cluster_id}) + "\n", "utf-8")
-        draft.replace(mark)
+        _write_mark(mark, version, cluster_id, nodes)
         return cluster_id
 
-    def _check_mark(self, mark: Path, version: str) -> str:
+    def _check_mark(self, mark: Path, version: str, nodes: int) -> str:
         try:
             content = json.loads(mark.read_text("utf-8"))
             written_by, cluster_id = str(content["kafka"]), str(content["cluster_id"])
+            nodes_before = int(content.get("nodes", 1))
         except (ValueError, KeyError, TypeError) as error:
             raise HostError(
                 "the file is damaged, expected the release and the cluster id",
@@ -190,6 +221,14 @@ class DataDirectory:
                 hint="choose another --data directory",
                 fault="user",
             )
+        if nodes_before != nodes:
+            raise HostError(
+                f"the data directory holds {_size(nodes_before)}, expected {_size(nodes)}",
+                code="CH0804",
+                where=str(self.path),
+                hint="choose another --data directory, or the --nodes of before",
+                fault="user",
+            )
         return cluster_id
 
     def scratch(self) -> Path:
@@ -203,6 +242,25 @@ class DataDirectory:
         if self.temporary:
             shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
+
+
+def new_cluster_id() -> str:
+    """An id in Kafka's form."""
+    cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(CLUSTER_ID_BYTES)).decode("ascii").rstrip("=")
+    # An id that starts with a dash would be read as an option.
+    return cluster_id.replace("-", "A", 1) if cluster_id.startswith("-") else cluster_id
+
+
+def _write_mark(mark: Path, version: str, cluster_id: str, nodes: int) -> None:
+    """Writes the mark whole or not at all; one node is what a mark means that says nothing else."""
+    content = {"kafka": version, "cluster_id": cluster_id, **({"nodes": nodes} if nodes > 1 else {})}
+    draft = mark.with_suffix(".draft")
+    draft.write_text(json.dumps(content) + "\n", "utf-8")
+    draft.replace(mark)
+
+
+def _size(nodes: int) -> str:
+    return "a single broker" if nodes == 1 else f"a cluster of {nodes} nodes"
 
 
 def _line(version: str) -> list[str]:

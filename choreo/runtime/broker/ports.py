@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import socket
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -38,11 +39,11 @@ def _refusal(port: int) -> int | None:
     return None
 
 
-def free_port(*, other_than: int | None = None) -> int:
+def free_port(*, other_than: Collection[int] = ()) -> int:
     """A port that nobody listens on.
 
     Args:
-        other_than: a port that is free but already promised to somebody.
+        other_than: ports that are free but already promised to somebody.
 
     Raises:
         HostError: CH0802, if no free port was found.
@@ -50,7 +51,7 @@ def free_port(*, other_than: int | None = None) -> int:
     choice = random.SystemRandom()
     for _ in range(FREE_PORT_ATTEMPTS):
         port = choice.choice(FREE_PORTS)
-        if port != other_than and is_free(port):
+        if port not in other_than and is_free(port):
             return port
     raise HostError(
         f"no free port between {FREE_PORTS.start} and {FREE_PORTS.stop} after {FREE_PORT_ATTEMPTS} attempts",

@@ -77,10 +77,11 @@ class Jvm:
         return self._guardian.poll()
 
     def stop(self) -> None:
-        """Stop cleanly; kill after ``STOP_TIMEOUT_S``."""
+        """Stop cleanly, a stopped process too; kill after ``STOP_TIMEOUT_S``."""
         if self.running:
             with suppress(ProcessLookupError):  # it ended between the question and the signal
                 os.kill(self.pid, signal.SIGTERM)
+                os.kill(self.pid, signal.SIGCONT)
             with suppress(subprocess.TimeoutExpired):
                 self._guardian.wait(STOP_TIMEOUT_S)
         self.kill()
