@@ -6,7 +6,14 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from choreo.runtime import kafka_config
@@ -16,6 +23,7 @@ AGAIN_S: Final = 0.1
 _NO_LEADER_YET: Final = {
     KafkaError._NOENT,
     KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 }
 """A topic that was made a moment ago."""
@@ -55,6 +63,15 @@ class Cluster:
                 if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > ends_s:
                     raise
             time.sleep(AGAIN_S)
+
+    def committed_offsets(self, group: str) -> dict[tuple[str, int], int]:
+        """(topic, partition) → committed offset of a group."""
+        (future,) = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]).values()
+        return {
+            (place.topic, place.partition): place.offset
+            for place in future.result(ANSWER_S).topic_partitions or []
+            if place.offset >= 0
+        }
 
     def read(self, topic: str, start: Mapping[int, int]) -> Iterable[Any]:
         """Committed messages from ``start`` (partition → offset) up to the ends that hold now."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any, Final
@@ -45,6 +47,7 @@ class PaymentFeed:
         self._constants = constant_headers(Identity("payments", "producer"), "bench.Payment")
         self.number = 0
         self._refused = 0
+        self._sent: Counter[int] = Counter()
         self._client = Producer({**client_settings(bootstrap, {}, None), "linger.ms": linger_ms})
 
     def write(self, count: int, *, number: int | None = None) -> None:
@@ -81,6 +84,10 @@ class PaymentFeed:
         )
         self._client.poll(0)
 
+    def sent_by_account(self) -> Mapping[str, int]:
+        """How many payments of each account were handed over."""
+        return {self._accounts[number]: count for number, count in self._sent.items()}
+
     def flush(self) -> None:
         """
         Raises:
@@ -93,6 +100,7 @@ class PaymentFeed:
         """Value and headers of one more payment."""
         if number is None:
             self.number += 1
+        self._sent[key_number] += 1
         payment = {
             "account": self._accounts[key_number],
             "number": self.number if number is None else number,

@@ -7,7 +7,7 @@ from typing import Final
 
 from benchmarks.measure import Bench
 
-MODULES: Final = ("throughput", "hop")
+MODULES: Final = ("throughput", "hop", "faust_kill")
 
 
 def load(module: str) -> Bench:
