@@ -99,6 +99,9 @@ def _collect(command: Sequence[str], deadline_s: float, note: Note) -> tuple[lis
         with suppress(ProcessLookupError):  # nothing is left of it
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(END_S)
+        for reader, stream in zip(readers, (process.stdout, process.stderr), strict=True):
+            reader.join(END_S)
+            stream.close()
     return found, log, why
 
 
@@ -124,9 +127,9 @@ def table(found: Sequence[Found]) -> Table:
     for title in ("measure", "value", "raw", "ratio", "spread", "target", "met"):
         made.add_column(title, justify="left" if title in ("measure", "target") else "right", overflow="fold")
     for one in found:
-        if one.get("skipped") or one.get("failed"):
-            word = "skipped" if one.get("skipped") else "failed"
-            why = str(one.get("skipped") or one.get("failed")).splitlines()
+        if "skipped" in one or "failed" in one:
+            word = "skipped" if "skipped" in one else "failed"
+            why = str(one[word]).splitlines()
             made.add_row(one["name"], f"{word}: {why[-1] if why else ''}", "", "", "", one["target"] or "", "no")
             continue
         made.add_row(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,7 +44,9 @@ class Drained:
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
+    """What was seen at a commit."""
+
     at_s: float
     records: int  # of the output, commit markers included
     worker_cpu_s: float
@@ -73,7 +75,7 @@ def drain(
         return sum(cluster.committed_ends(contestant.output, numbers).values())
 
     before = committed()
-    looks: list[_Look] = []
+    looks: list[Look] = []
     started_s = time.monotonic()
     with contestant.start() as worker:
         seen, since_s, is_warm = before, time.monotonic(), False
@@ -82,7 +84,7 @@ def drain(
             at_s = time.monotonic()
             if now != seen:
                 seen, since_s = now, at_s
-                looks.append(_Look(at_s, now - before, cpu_s(worker.pid), cpu_s(broker_pid)))
+                looks.append(Look(at_s, now - before, cpu_s(worker.pid), cpu_s(broker_pid)))
                 if on_warm is not None and not is_warm and now - before >= WARM_UP_SHARE * backlog:
                     is_warm = True
                     on_warm(worker)
@@ -94,6 +96,17 @@ def drain(
                 )
             worker.require_alive()
             time.sleep(LOOK_S)
+    return evaluate(looks, backlog=backlog, started_s=started_s)
+
+
+def evaluate(looks: Sequence[Look], *, backlog: int, started_s: float) -> Drained:
+    """The measured part of a round.
+
+    Args:
+        looks: one for each commit that was seen.
+        backlog: events that all of them did.
+        started_s: when the process was started, on the clock of the looks.
+    """
     last = looks[-1]
     warm = next(look for look in looks if look.records >= WARM_UP_SHARE * last.records)
     share = (last.records - warm.records) / last.records  # commit markers are spread evenly over the records

@@ -97,15 +97,16 @@ class Measure:
     raw_rounds: Sequence[float] = ()
     note: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
-    skipped: str = ""
-    failed: str = ""
+    skipped: str | None = None
+    failed: str | None = None
 
     @property
     def met(self) -> bool | None:
         """None where there is no target."""
         if self.target is None:
             return None
-        return not self.skipped and not self.failed and self.target.is_met(self.value, self.ratio)
+        was_measured = self.skipped is None and self.failed is None
+        return was_measured and self.target.is_met(self.value, self.ratio)
 
     def as_json(self) -> dict[str, Any]:
         """Every field, figures with four significant digits or more."""
@@ -123,8 +124,8 @@ class Measure:
             "raw_rounds": [_rounded(one) for one in self.raw_rounds],
             "note": self.note,
             "details": dict(self.details),
-            **({"skipped": self.skipped} if self.skipped else {}),
-            **({"failed": self.failed} if self.failed else {}),
+            **({} if self.skipped is None else {"skipped": self.skipped}),
+            **({} if self.failed is None else {"failed": self.failed}),
         }
 
 

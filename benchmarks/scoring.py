@@ -93,14 +93,14 @@ class Scoring:
             environment={"CHOREO_BROKERS": self.bootstrap, "CHOREO_INSTANCE": "bench"},
         )
 
-    def payments_counted(self, contestant: Contestant) -> int:
-        """What the newest committed rows say: every payment exactly once, or the run is void."""
+    def rows(self, contestant: Contestant) -> dict[str, dict[str, Any]]:
+        """The newest committed row of each account. The same input must have led all contestants to the same rows."""
         parsed: Any = schema_of("Account")
-        newest: dict[bytes, int] = {}
+        newest: dict[str, dict[str, Any]] = {}
         for message in self.cluster.read(contestant.changelog, dict.fromkeys(range(PARTITIONS), 0)):
             row: Any = schemaless_reader(BytesIO(message.value()[PREFIX_BYTES:]), parsed, None)
-            newest[message.key()] = row["payments"]
-        return sum(newest.values())
+            newest[row["account"]] = row
+        return newest
 
     def raw(self, name: str, *, source: str = SOURCE, **options: Any) -> Contestant:
         """The raw loop, with topics of its own.

@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,10 +114,27 @@ def measure(wanted: Sequence[str], *, rounds: int, events: int, keys: int, note:
                 drained = drain(job.cluster, one.contestant, backlog=backlog, broker_pid=broker.pid)
                 results.rounds.setdefault(one.name, []).append(drained)
                 note(f"round {number} of {rounds}: {one.contestant.name} {drained.per_s:,.0f}/s")
-        for one in chosen:
-            if one.feed is None and (counted := job.payments_counted(one.contestant)) != rounds * events:
-                raise RuntimeError(f"{one.name} counted {counted} payments, {rounds * events} were written")
+        require_same_rows(
+            {one.contestant.name: job.rows(one.contestant) for one in chosen if one.feed is None},
+            feed.sent_by_account(),
+        )
     return results
+
+
+def require_same_rows(found: Mapping[str, Mapping[str, Mapping[str, Any]]], sent: Mapping[str, int]) -> None:
+    """Every contestant counted every payment exactly once, and came to the same rows.
+
+    Raises:
+        RuntimeError: one did not; its figures mean nothing.
+    """
+    first: Mapping[str, Mapping[str, Any]] | None = None
+    for name, rows in found.items():
+        counted = {account: row["payments"] for account, row in rows.items()}
+        if counted != dict(sent):
+            raise RuntimeError(f"{name} counted {sum(counted.values())} payments, {sum(sent.values())} were written")
+        first = rows if first is None else first
+        if rows != first:
+            raise RuntimeError(f"{name} and {next(iter(found))} came to different rows")
 
 
 def summary(found: dict[str, list[Drained]]) -> dict[str, dict[str, Any]]:
