@@ -200,6 +200,7 @@ class Restorer:
                 _close(building.stores)
                 self._hand_over(RestoreResult(building.number, ticket, None, {}, error, building.rows))
             else:
+                _log.info("restored partition %d of %s: %d rows", building.number, self._config.group, building.rows)
                 self._hand_over(RestoreResult(building.number, ticket, restored, building.stores, None, building.rows))
             self.progress.pop(building.number, None)
 
