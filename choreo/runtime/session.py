@@ -37,6 +37,7 @@ from choreo.runtime.records import InternalRecords
 from choreo.runtime.references import References
 from choreo.runtime.restore import RestoreConfig, Restorer, RestoreResult, Store
 from choreo.runtime.transaction import Ended, Result, Transaction
+from choreo.runtime.unowned import Unowned
 from choreo.topology import names
 from choreo.topology.model import Agent, Topology
 
@@ -160,9 +161,14 @@ class Session:
         )
         self._committer: Committer[Ended] = Committer("choreo-committer")
         self._references.start()
-        self._consumer.subscribe(
-            [self._inputs[0].name], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        self._unowned = Unowned(
+            AdminClient(admin(config.bootstrap, self._security)),
+            group=config.group,
+            topic=self._inputs[0].name,
+            partitions=self._facts.topics[self._inputs[0].name].partitions,
+            instance=config.instance,
         )
+        self._subscribe()
 
     # -- making --------------------------------------------------------------------------------------------------------
 
@@ -258,6 +264,19 @@ class Session:
             self._now_ms,
         )
 
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(
+            [self._inputs[0].name], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def _share_out_unowned(self) -> None:
+        """Makes the group share out partitions that nobody has (see ``unowned``): leaving and joining does it."""
+        missing = frozenset() if self._draining else self._unowned.found(self._now_ms())
+        if missing:
+            _log.warning("partitions %s of %s belong to nobody: joining again", sorted(missing), self._config.group)
+            self._consumer.unsubscribe()
+            self._subscribe()
+
     # -- rebalance callbacks (served by poll and consume, in this thread) ----------------------------------------------
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
@@ -319,6 +338,7 @@ class Session:
             raise UnknownOutcome(f"reference tables: {self._references.failure}") from self._references.failure
         self._settle(self._patience_s())
         self._poll()
+        self._share_out_unowned()
         self._take_answers()
         self._take_restored()
         self._settle(0)
