@@ -3,8 +3,8 @@
     python -m benchmarks.step [--events N] [--rounds N] [--json FILE]
 
 The job is the benchmark project's (``project/agents/scoring.py``): one payment in, one account row read and written,
-one event out, with all CloudEvents and W3C headers, over 1,000 accounts in random order. Measured is the agent's side: read
-headers, ``AgentRunner.start`` and ``advance``; neither the engine nor Kafka. The raw step does what a hand-written loop
+one event out, with all CloudEvents and W3C headers, over 1,000 accounts in random order. Measured is the agent's side:
+read headers, ``AgentRunner.start`` and ``advance``; neither the engine nor Kafka. The raw step does what a hand-written loop
 does with fastavro and dictionaries: decode the event, change the account's dictionary, encode
 output and row, one header.
 
@@ -241,7 +241,7 @@ def parts(agent: Agent, raw: RawStep) -> dict[str, tuple[Work, int]]:
     table = bindings.table(account_row, None)
     output = bindings.output(scored, None)
     stored = [state.row(table.name, trigger.entity) or b"" for trigger in triggers]
-    rows = [table.read(data, trigger.entity) for data, trigger in zip(stored, triggers, strict=True)]
+    rows = [table.read(data, one.entity) for data, one in zip(stored, triggers, strict=True)]
     outputs = [
         scored(account=one.entity, number=at, payments=3, total_cents=9_999, unusual=False)
         for at, one in enumerate(triggers)

@@ -48,7 +48,7 @@ _BRANCHES_NAMED: Final = (True, False, False)
 class Encoder:
     """Writes values of one schema under one id. Make one per topic and keep it."""
 
-    __slots__ = ("_checks", "_header", "_parsed", "_recursive", "_scan", "_unchecked_bytes", "schema", "schema_id")
+    __slots__ = ("_checks", "_header", "_parsed", "_recursive", "_scan", "schema", "schema_id", "unchecked_bytes")
 
     def __init__(self, schema_id: int, schema: Schema) -> None:
         if not 0 <= schema_id < 2**31:
@@ -59,7 +59,7 @@ class Encoder:
         self._parsed: Final[Any] = schema.parsed
         self._checks: Final = quick_checks(schema)
         self._scan: Final[Scan] = scanner(schema)
-        self._unchecked_bytes: Final = self._scan.unchecked_bytes
+        self.unchecked_bytes: Final = self._scan.unchecked_bytes  # shorter values are within every limit
         self._recursive: Final = is_recursive(schema.root)
 
     def encode(self, value: Mapping[str, object]) -> bytes:
@@ -84,7 +84,7 @@ class Encoder:
             data = self._carefully(value)  # what is wrong, if anything, is found with care
         except RecursionError:
             raise self._too_deep() from None
-        if len(data) > self._unchecked_bytes:
+        if len(data) > self.unchecked_bytes:
             try:
                 self._scan(data, HEADER_BYTES)  # the limits that every reader applies
             except DecodeError as error:
