@@ -45,6 +45,11 @@ WORDS: Final = (
         b",b=2",
     ),
 )
+LIMITS: Final = (
+    *((name, ID_BYTES_MAX) for name in ("ce_id", "ce_type", "ce_correlationid", "ce_causationid")),
+    *(("ce_choreohop", HOP_DIGITS_MAX), ("traceparent", TRACEPARENT_CHARS)),
+    *(("tracestate", TRACESTATE_BYTES_MAX), ("baggage", BAGGAGE_BYTES_MAX)),
+)
 
 
 def delivery_of(data: bytes) -> Delivery:
@@ -124,6 +129,10 @@ def change(seed: bytes, chance: Random) -> bytes:
         return changed(seed, chance, WORDS)
     headers = []
     for _ in range(chance.randrange(1, 8)):
+        if chance.random() < 0.1:  # at a limit, one below, one above
+            name, limit = chance.choice(LIMITS)
+            headers.append((name, b"v" * (limit + chance.randrange(-1, 2))))
+            continue
         value = chance.choice(WORDS)
         if chance.random() < 0.5:
             value = changed(value, chance, WORDS)
