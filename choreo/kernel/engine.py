@@ -157,6 +157,7 @@ class Engine:
         self._refusals = Refusals() if refusals is None else refusals
         self._inputs = {topic.name: topic for topic in config.inputs}
         self._dedupes = any(topic.dedupe_ms is not None for topic in config.inputs)
+        self._plain = not self._dedupes and not self._refusals.poison  # no event may be a duplicate or refused before
         self._admit = admit_with(self._inputs, config.partitions, config.partition_of, config.settlement)
         self._partitions: dict[int, Partition] = {}
         self._finished: deque[Done] = deque()
@@ -334,7 +335,8 @@ class Engine:
     def _begin(self, partition: Partition, lane: Lane | None, trigger: Trigger, now_ms: int) -> None:
         """Starts the step of a trigger whose lane is free."""
         self._counts.steps += 1
-        if self._is_plain(partition, trigger):
+        if self._plain and not partition.parked and trigger.kind == "event" and trigger.refused is None:
+            # nothing but the step itself can come of it: true for almost all
             step = self._runner.start(trigger, partition.view, now_ms)
             self._take(partition, lane, trigger, step, step.advance(None), now_ms)
             return
@@ -357,16 +359,6 @@ class Engine:
             return
         if lane is not None:
             self._continue(lane, now_ms)
-
-    def _is_plain(self, partition: Partition, trigger: Trigger) -> bool:
-        """Whether nothing but the step itself can come of it: true for almost all, so it is asked first."""
-        return (
-            trigger.kind == "event"
-            and trigger.refused is None
-            and not partition.parked
-            and not self._dedupes
-            and not self._refusals.poison
-        )
 
     def _refusal(self, partition: Partition, trigger: Trigger) -> Failure | None:
         """Why an input cannot be handled at all: its key is unusable, or it broke a burst before."""
@@ -656,6 +648,7 @@ class Engine:
         if culprit in refusals.poison:
             raise EngineError(f"the broker refuses the dead letter of event {culprit[2]}, {culprit[3]}, as well")
         refusals.poison.add(culprit)
+        self._plain = False
 
     # -- time ----------------------------------------------------------------------------------------------------------
 

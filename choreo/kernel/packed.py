@@ -15,6 +15,11 @@ def pack(event_id: str, value: bytes) -> bytes:
     return LENGTHS[len(encoded)] + encoded + value
 
 
+def unpack_row(packed: bytes) -> bytes:
+    """The row alone: steps read it, nearly none asks who wrote it."""
+    return packed[packed[0] + 1 :]
+
+
 def unpack(packed: bytes) -> tuple[str, bytes]:
     """(event id, row bytes)"""
     end = packed[0] + 1

@@ -10,7 +10,7 @@ from choreo.kernel.burst import Done
 from choreo.kernel.event_clock import EventClock, Reached
 from choreo.kernel.lanes import Lane
 from choreo.kernel.merge import Merge
-from choreo.kernel.packed import pack, unpack
+from choreo.kernel.packed import pack, unpack, unpack_row
 from choreo.kernel.progress import METADATA_CHARS_MAX, Progress, encode_metadata
 from choreo.kernel.restore import Restored, RowReader
 from choreo.kernel.timers import Timers
@@ -50,7 +50,7 @@ class View:
 
     def row(self, table: str, entity: str) -> bytes | None:
         packed = self._partition.packed_row(table, entity)
-        return None if packed is None else unpack(packed)[1]
+        return None if packed is None else unpack_row(packed)
 
     def provenance(self, table: str, entity: str) -> str | None:
         packed = self._partition.packed_row(table, entity)
@@ -179,8 +179,7 @@ class Partition:
         if self._inbox:
             return self._inbox.popleft()
         timers, clock, release = self.timers, self.clock, self._merge.release
-        timer = timers.due(self.clock_ms(now_ms)) if timers.any_set else None
-        if timer is not None:
+        if timers.heap and (timer := timers.due(self.clock_ms(now_ms))) is not None:
             return _fired(timer)
         while (item := self._next or release(now_ms)) is not None:
             delivery, envelope, finished = item
@@ -188,8 +187,7 @@ class Partition:
             if time_ms > latest_ms:
                 time_ms = latest_ms
             if time_ms > clock.now.event_time_ms:
-                timer = timers.due(time_ms) if timers.any_set else None
-                if timer is not None:
+                if timers.heap and (timer := timers.due(time_ms)) is not None:
                     self._next = item
                     return _fired(timer)
                 clock.move(delivery.topic, delivery.offset, Reached(time_ms, now_ms))
@@ -200,8 +198,9 @@ class Partition:
                 return self._admit(delivery, envelope)
         if self._rearmed:
             self._let_rearmed_go()
-        timer = timers.due(self.clock_ms(now_ms)) if timers.any_set else None
-        return None if timer is None else _fired(timer)
+        if timers.heap and (timer := timers.due(self.clock_ms(now_ms))) is not None:
+            return _fired(timer)
+        return None
 
     def _let_rearmed_go(self) -> None:
         """A timer that its own step set again for a moment that has passed takes turns with the inputs: otherwise one

@@ -13,23 +13,19 @@ Key = tuple[str, str]
 class Timers:
     """Timers that are set, in order of their event time. Replaced and cancelled ones are dropped when they surface."""
 
-    __slots__ = ("_fired", "_heap", "_rows")
+    __slots__ = ("_fired", "_rows", "heap")
 
     def __init__(self, rows: Iterable[TimerRow] = ()) -> None:
         self._rows: dict[Key, TimerRow] = {(row.entity, row.name): row for row in rows}
-        self._heap: list[tuple[int, str, str, str]] = [
+        # by event time, outdated entries included; empty: no timer can become due
+        self.heap: list[tuple[int, str, str, str]] = [
             (row.at_ms, row.entity, row.name, row.timer_id) for row in self._rows.values()
         ]
-        heapq.heapify(self._heap)
+        heapq.heapify(self.heap)
         self._fired: set[str] = set()  # ids handed out by `due` and not yet settled
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @property
-    def any_set(self) -> bool:
-        """Whether a timer may become due."""
-        return bool(self._heap)
 
     def set(self, row: TimerRow, *, held: bool = False) -> None:
         """Sets a timer. ``held``: it does not become due before ``hand_back``."""
@@ -38,7 +34,7 @@ class Timers:
             self._fired.add(row.timer_id)
         else:
             self._fired.discard(row.timer_id)
-            heapq.heappush(self._heap, (row.at_ms, row.entity, row.name, row.timer_id))
+            heapq.heappush(self.heap, (row.at_ms, row.entity, row.name, row.timer_id))
 
     def cancel(self, entity: str, name: str) -> bool:
         """False if no such timer was set."""
@@ -53,12 +49,12 @@ class Timers:
 
     def next_at_ms(self) -> int | None:
         """Event time of the next timer that has not been handed out."""
-        while self._heap:
-            at_ms, entity, name, timer_id = self._heap[0]
+        while self.heap:
+            at_ms, entity, name, timer_id = self.heap[0]
             row = self._rows.get((entity, name))
             if row is not None and row.at_ms == at_ms and row.timer_id == timer_id and timer_id not in self._fired:
                 return at_ms
-            heapq.heappop(self._heap)
+            heapq.heappop(self.heap)
         return None
 
     def due(self, until_ms: int) -> TimerRow | None:
@@ -66,7 +62,7 @@ class Timers:
         at_ms = self.next_at_ms()
         if at_ms is None or at_ms > until_ms:
             return None
-        _, entity, name, timer_id = heapq.heappop(self._heap)
+        _, entity, name, timer_id = heapq.heappop(self.heap)
         self._fired.add(timer_id)
         return self._rows[entity, name]
 
@@ -74,4 +70,4 @@ class Timers:
         """A handed-out timer could not run now: it becomes due again."""
         if self.is_set(row):
             self._fired.discard(row.timer_id)
-            heapq.heappush(self._heap, (row.at_ms, row.entity, row.name, row.timer_id))
+            heapq.heappush(self.heap, (row.at_ms, row.entity, row.name, row.timer_id))

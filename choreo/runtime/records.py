@@ -34,8 +34,12 @@ _CHECKPOINT: Final = "checkpoint"
 _ENTITY: Final = "entity"
 
 
+_as_json: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Made once: ``json.dumps`` with options makes an encoder for each call."""
+
+
 def _key(*parts: object) -> bytes:
-    return json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
+    return _as_json(parts).encode()
 
 
 def _encoder(name: str) -> Encoder:

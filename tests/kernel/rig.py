@@ -67,6 +67,7 @@ class Rig:
         self.settlements: dict[int, Settlement | Failure] = {}  # by offset in the inbox
         self.next_offset: dict[tuple[str, int], int] = {}
         self.calls: dict[int, Call] = {}
+        self.calls_regardless = True  # of rows that are not committed yet
         self.stores = {number: Rows() for number in partitions}
         defaults: dict[str, Any] = {
             "inputs": inputs,
@@ -164,7 +165,7 @@ class Rig:
     def pump(self, after_ms: int = 0) -> None:
         self.now_ms += after_ms
         self.engine.pump(self.now_ms)
-        self.calls.update(self.engine.calls_to_start())
+        self.calls.update(self.engine.calls_to_start(regardless=self.calls_regardless))
         for call_id in self.engine.calls_to_cancel():
             self.calls.pop(call_id, None)
 

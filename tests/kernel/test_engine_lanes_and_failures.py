@@ -92,6 +92,26 @@ def test_answers_of_dropped_steps_and_unknown_calls_are_ignored() -> None:
     assert rig.engine.take_burst(rig.now_ms) is None
 
 
+def test_a_call_waits_until_the_rows_of_its_own_entity_are_committed_and_no_others() -> None:
+    rig = Rig()
+    rig.calls_regardless = False
+    for entity in ("a", "b"):
+        rig.send("", entity)
+    rig.send("call", "a")
+    rig.send("call", "c")
+    rig.pump()
+    assert [call.arguments for call in rig.calls.values()] == ["c"]
+    burst = rig.engine.take_burst(rig.now_ms)
+    assert burst is not None
+    rig.pump()
+    assert [call.arguments for call in rig.calls.values()] == ["c"], "the burst is under way, not committed"
+    rig.engine.put_back(burst)
+    rig.pump()
+    assert [call.arguments for call in rig.calls.values()] == ["c"]
+    rig.commit()
+    assert [call.arguments for call in rig.calls.values()] == ["c", "a"]
+
+
 def test_a_call_of_a_lost_partition_that_was_not_started_yet_never_starts() -> None:
     rig = Rig()
     rig.send("call")
