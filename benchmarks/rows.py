@@ -18,7 +18,7 @@ MESSAGE_BYTES_MAX: Final = 1_048_576
 
 
 def account_name(number: int) -> str:
-    return f"account-{number:07}"
+    return f"account-{number:06}"
 
 
 def account_row(number: int, schema: Any, start: bytes) -> bytes:
