@@ -35,6 +35,9 @@ Admit = Callable[[Delivery, Envelope], Trigger]
 AHEAD_MS_MAX: Final = 24 * 60 * 60 * 1000
 """How far an event's own time may move the clock beyond its Kafka timestamp: one wrong clock at a producer must not
 fire every timer of the partition for ever. A day allows for time zones taken wrongly and for forecasts."""
+RUN_CHARS_MAX: Final = 16
+"""What one more offset that is finished, or taken back, adds to an offset map at most: two numbers of up to 40 bits
+each, in base64."""
 KNOWN_KEYS_MAX: Final = 100_000
 """Keys whose partition was checked, remembered in one worker: about 20 MB at most; then it starts afresh."""
 
@@ -99,6 +102,7 @@ class Partition:
         self._bytes = 0
         self._held: dict[str, list[TimerRow]] = {}
         self._committed_lows: dict[str, int] = {}
+        self._measured = (METADATA_CHARS_MAX, 0)  # length of the longest offset map, after so many changes
 
     def restore(self, restored: Restored) -> None:
         for topic in self._inputs:
@@ -160,7 +164,15 @@ class Partition:
             )
 
     def _metadata_chars(self) -> int:
-        return max(len(encode_metadata(progress.snapshot(), "")) for progress in self.progress.values())
+        """At most this long is the longest of its offset maps. Each change lengthens one by a run at most, so they are
+        measured anew only when that could make a difference."""
+        changes = sum(progress.changes for progress in self.progress.values())
+        chars, then = self._measured
+        bound = chars + RUN_CHARS_MAX * (changes - then)
+        if bound > METADATA_CHARS_MAX // (4 if self.throttled else 2):
+            bound = max(len(encode_metadata(progress.snapshot(), "")) for progress in self.progress.values())
+            self._measured = (bound, changes)
+        return bound
 
     # -- what runs next ------------------------------------------------------------------------------------------------
 

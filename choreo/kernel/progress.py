@@ -48,12 +48,13 @@ class Snapshot(NamedTuple):
 class Progress:
     """Finished offsets of one input partition, from where the last owner left it."""
 
-    __slots__ = ("_index", "_restored", "_restored_starts", "_top", "_unfinished", "position")
+    __slots__ = ("_index", "_restored", "_restored_starts", "_top", "_unfinished", "changes", "position")
 
     def __init__(self, low: int, done: Ranges = ()) -> None:
         self.position = low  # the next offset the consumer would deliver
         self._unfinished: OrderedDict[int, int] = OrderedDict()  # offset -> number of its delivery, ascending
         self._index = 0
+        self.changes = 0  # changes so far: offsets finished and taken back
         self._top = low  # end of the highest finished offset
         self._restored = tuple(done)
         self._restored_starts = [start for start, _ in done]
@@ -78,6 +79,7 @@ class Progress:
     def finish(self, offset: int) -> int:
         """Marks a delivered offset as finished; returns the number of its delivery, for ``reopen``."""
         number = self._unfinished.pop(offset)
+        self.changes += 1
         if offset >= self._top:
             self._top = offset + 1
         return number
@@ -85,7 +87,9 @@ class Progress:
     def reopen(self, offsets: Iterable[tuple[int, int]]) -> None:
         """Takes back ``finish`` of (offset, delivery number) pairs; rare, so it may rebuild the order."""
         merged = dict(self._unfinished)
+        before = len(merged)
         merged.update(offsets)
+        self.changes += len(merged) - before
         self._unfinished = OrderedDict(sorted(merged.items()))
 
     def delivery_number(self, offset: int) -> int:

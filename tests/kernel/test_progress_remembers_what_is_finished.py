@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from choreo.errors import EngineError
+from choreo.kernel.partition import RUN_CHARS_MAX
 from choreo.kernel.progress import (
     METADATA_CHARS_MAX,
     Progress,
@@ -39,6 +40,25 @@ def histories(draw: st.DrawFn) -> tuple[list[int], list[int], list[int]]:
     finishing = draw(st.permutations(offsets))[: draw(st.integers(0, len(offsets)))]
     reopened = draw(st.lists(st.sampled_from(finishing), unique=True)) if finishing else []
     return offsets, finishing, reopened
+
+
+@given(st.lists(st.integers(0, 60_000), max_size=60, unique=True), st.lists(st.integers(0, 59), max_size=20))
+@settings(max_examples=200, deadline=None)
+def test_no_change_lengthens_the_metadata_by_more_than_one_run(finishing: list[int], reopened: list[int]) -> None:
+    progress = Progress(0)
+    numbers = {}
+    for number, offset in enumerate(sorted({*finishing, *range(0, 60_000, 1_000)})):
+        progress.deliver(offset)
+        numbers[offset] = number + 1
+    chars, changes = len(encode_metadata(progress.snapshot(), "")), progress.changes
+    steps = [("finish", offset) for offset in finishing]
+    steps += [("reopen", finishing[at]) for at in dict.fromkeys(reopened) if at < len(finishing)]
+    for what, offset in steps:
+        if what == "finish":
+            progress.finish(offset)
+        else:
+            progress.reopen([(offset, numbers[offset])])
+        assert len(encode_metadata(progress.snapshot(), "")) <= chars + RUN_CHARS_MAX * (progress.changes - changes)
 
 
 @given(histories(), st.booleans())
