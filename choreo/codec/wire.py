@@ -12,7 +12,7 @@ from functools import lru_cache
 from io import BytesIO
 from typing import Any, Final
 
-from fastavro import schemaless_reader, schemaless_writer
+from fastavro import schemaless_reader
 from fastavro.read import SchemaResolutionError
 
 from choreo.codec.depth import is_recursive, too_deep
@@ -20,6 +20,7 @@ from choreo.codec.evolve import Convert, UnresolvableError, converter
 from choreo.codec.fit import fitted, quick_checks, read_checks
 from choreo.codec.limits import Scan, scanner
 from choreo.codec.schema import Schema
+from choreo.codec.writing import write_whole, writer
 from choreo.errors import ChoreoError, DecodeError, SchemaError
 
 MAGIC: Final = 0
@@ -40,15 +41,11 @@ _MALFORMED: Final = (
 # What fastavro and the quick checks raise for values that are not the schema's.
 _MISFIT: Final = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
 
-# Arguments of schemaless_writer: strict, strict_allow_default, disable_tuple_notation.
-_BRANCHES_TRIED: Final = (True, False, True)
-_BRANCHES_NAMED: Final = (True, False, False)
-
 
 class Encoder:
     """Writes values of one schema under one id. Make one per topic and keep it."""
 
-    __slots__ = ("_checks", "_header", "_parsed", "_recursive", "_scan", "schema", "schema_id", "unchecked_bytes")
+    __slots__ = ("_checks", "_header", "_recursive", "_scan", "_write", "schema", "schema_id", "unchecked_bytes")
 
     def __init__(self, schema_id: int, schema: Schema) -> None:
         if not 0 <= schema_id < 2**31:
@@ -56,7 +53,7 @@ class Encoder:
         self.schema = schema
         self.schema_id = schema_id
         self._header: Final = bytes([MAGIC]) + schema_id.to_bytes(4, "big")
-        self._parsed: Final[Any] = schema.parsed
+        self._write: Final = writer(self._header, schema.parsed)
         self._checks: Final = quick_checks(schema)
         self._scan: Final[Scan] = scanner(schema)
         self.unchecked_bytes: Final = self._scan.unchecked_bytes  # shorter values are within every limit
@@ -76,10 +73,7 @@ class Encoder:
                     data = self._carefully(value)
                     break
             else:
-                out = BytesIO()
-                out.write(self._header)
-                schemaless_writer(out, self._parsed, value, *_BRANCHES_TRIED)
-                data = out.getvalue()
+                data = self._write(value)
         except _MISFIT:
             data = self._carefully(value)  # what is wrong, if anything, is found with care
         except RecursionError:
@@ -99,13 +93,10 @@ class Encoder:
             complete = fitted(self.schema, value)
         except RecursionError:
             raise self._too_deep() from None
-        out = BytesIO()
-        out.write(self._header)
         try:
-            schemaless_writer(out, self._parsed, complete, *_BRANCHES_NAMED)
+            return write_whole(self._header, self.schema.parsed, branches_named=True)(complete)
         except _MISFIT as error:
             raise SchemaError(f"a value does not fit {self.schema.full_name}: {error}", code="CH0204") from None
-        return out.getvalue()
 
     def _too_deep(self) -> SchemaError:
         return SchemaError(f"a value of {self.schema.full_name} is nested too deeply", code="CH0204")
