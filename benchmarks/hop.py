@@ -42,9 +42,10 @@ WARM_UP_S: Final = 1.0
 """Of each segment; its events count for nothing."""
 READY_S: Final = 60.0
 LAST_S: Final = 2.0
-RAW_SOURCE: Final = "raw-hop.payments"
 
 Note = Callable[[str], None]
+Entrants = dict[str, tuple[Contestant, str]]
+"""Name to worker and the topic it reads."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,37 @@ class Hops:
     feeder_late_ms_max: float
 
 
-def measure(*, rounds: int, seconds: float, rates: Sequence[int], note: Note) -> Hops:
+def raw_and_ours(job: Scoring) -> Entrants:
+    """The raw hop and a worker of choreo."""
+    return {"raw": raw_hop(job, "raw-hop", wait_s=0.0), "choreo": (job.choreo(AGENT), SOURCE)}
+
+
+def raw_hop(job: Scoring, name: str, *, wait_s: float) -> tuple[Contestant, str]:
+    """A raw loop with an input of its own."""
+    source = f"{name}.payments"
+    job.cluster.create([source], partitions=PARTITIONS)
+    return job.raw(name, source=source, wait_s=wait_s), source
+
+
+def measure(
+    *,
+    rounds: int,
+    seconds: float,
+    rates: Sequence[int],
+    note: Note,
+    make: Callable[[Scoring], Entrants] = raw_and_ours,
+) -> Hops:
     """Runs everything on one broker.
+
+    Args:
+        make: the workers.
 
     Raises:
         RuntimeError: an output did not come, or came twice.
     """
     with tempfile.TemporaryDirectory() as folder, EmbeddedBroker() as broker, ExitStack() as running:
         job = Scoring(broker.bootstrap, Path(folder))
-        job.cluster.create([RAW_SOURCE], partitions=PARTITIONS)
-        raw = job.raw("raw-hop", source=RAW_SOURCE, wait_s=0.0)
-        ours = job.choreo(AGENT)
-        entrants = {"raw": (raw, RAW_SOURCE), "choreo": (ours, SOURCE)}
+        entrants = make(job)
         plan = _plan(entrants, rounds=rounds, seconds=seconds, rates=rates)
         for contestant, source in entrants.values():
             running.enter_context(contestant.start())
@@ -104,9 +124,7 @@ def measure(*, rounds: int, seconds: float, rates: Sequence[int], note: Note) ->
         )
 
 
-def _plan(
-    entrants: dict[str, tuple[Contestant, str]], *, rounds: int, seconds: float, rates: Sequence[int]
-) -> list[Segment]:
+def _plan(entrants: Entrants, *, rounds: int, seconds: float, rates: Sequence[int]) -> list[Segment]:
     """Raw and choreo in turn, the first of them changing from round to round."""
     sources = [source for _, source in entrants.values()]
     plan: list[Segment] = []

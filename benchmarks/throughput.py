@@ -164,7 +164,7 @@ def run(context: Context) -> Iterator[Measure]:
     results = measure(
         NAMES,
         rounds=len(context.rounds(full=5, quick=2)),
-        events=context.size(full=200_000, quick=60_000),
+        events=context.size(full=200_000, quick=40_000),
         keys=1_000,
         note=context.note,
     )
