@@ -51,6 +51,10 @@ COMMIT_WAIT_S: Final = 0.001
 REBALANCE_PAUSE_MS: Final = 20
 """Between two attempts to commit while the group rebalances."""
 ABORTS_IN_A_ROW_MAX: Final = 5
+GROUP_PATIENCE_MS: Final = 30_000
+"""Beyond the session timeout: how long the group may take to let this worker in or to take its commits again. A request
+to join is answered when all others have joined, so librdkafka waits for it as long as MAX_POLL_INTERVAL_MS. If it is
+lost on a connection that stays open and silent, nothing else tells: no heartbeat is sent meanwhile (measured)."""
 
 _TOPIC_GONE: Final = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -166,8 +170,9 @@ class Session:
             group=config.group,
             topic=self._inputs[0].name,
             partitions=self._facts.topics[self._inputs[0].name].partitions,
-            instance=config.instance,
+            member_id=self._consumer.memberid,
         )
+        self._outside_since_ms: int | None = None  # while the group has not let this worker in, or refuses its commits
         self._subscribe()
 
     # -- making --------------------------------------------------------------------------------------------------------
@@ -265,13 +270,14 @@ class Session:
         )
 
     def _subscribe(self) -> None:
+        self._outside_since_ms = self._now_ms()
         self._consumer.subscribe(
             [self._inputs[0].name], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
     def _share_out_unowned(self) -> None:
         """Makes the group share out partitions that nobody has (see ``unowned``): leaving and joining does it."""
-        missing = frozenset() if self._draining else self._unowned.found(self._now_ms())
+        missing = frozenset() if self._draining or self.stopped else self._unowned.found(self._now_ms())
         if missing:
             _log.warning("partitions %s of %s belong to nobody: joining again", sorted(missing), self._config.group)
             self._consumer.unsubscribe()
@@ -281,6 +287,7 @@ class Session:
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         self.joined = True
+        self._outside_since_ms = None
         self._settle()
         numbers = tuple(tp.partition for tp in assigned if not self.engine.owns(tp.partition))
         consumer.incremental_assign([])  # each is fetched once it is restored, see `_fetch`
@@ -301,6 +308,7 @@ class Session:
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         _log.warning("lost partitions %s of %s", [tp.partition for tp in lost], self._config.group)
         self._settle()
+        self._outside_since_ms = self._now_ms()
         self._give_up(consumer, lost)
 
     def _give_up(self, consumer: Consumer, gone: list[TopicPartition]) -> None:
@@ -339,6 +347,7 @@ class Session:
         self._settle(self._patience_s())
         self._poll()
         self._share_out_unowned()
+        self._require_group()
         self._take_answers()
         self._take_restored()
         self._settle(0)
@@ -348,6 +357,13 @@ class Session:
             self._commit_soon()
         self._start_calls()
         self._throttle()
+
+    def _require_group(self) -> None:
+        """Starts over when the group does not answer: the request may be lost."""
+        since_ms = self._outside_since_ms
+        waited_ms = 0 if since_ms is None else self._now_ms() - since_ms
+        if waited_ms > self._config.session_timeout_ms + GROUP_PATIENCE_MS:
+            raise UnknownOutcome(f"the group {self._config.group} has not let this worker in for {waited_ms} ms")
 
     def _start_calls(self) -> None:
         """Calls start once the rows they rest on are committed.
@@ -565,6 +581,7 @@ class Session:
             self._not_committed(burst, ended)
             return False
         self._aborts_in_a_row = 0
+        self._outside_since_ms = None
         self._apply(burst)
         self.engine.committed(burst, self._now_ms())
         return True
@@ -599,6 +616,7 @@ class Session:
             raise UnknownOutcome(f"commit: {ended.error}")
         self.engine.put_back(burst)
         if ended.result is Result.REBALANCING:
+            self._outside_since_ms = self._outside_since_ms or self._now_ms()
             self._commit_after_ms = self._now_ms() + REBALANCE_PAUSE_MS
             return
         if ended.error is not None and ended.error.code() in _TOPIC_GONE:
@@ -632,6 +650,7 @@ class Session:
             self._calls.cancel(self.engine.calls_to_cancel())
         self._restorer.stop()
         self._references.stop()
+        self._unowned.stop()
         try:
             self._consumer.close()
         finally:

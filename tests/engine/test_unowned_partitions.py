@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
-from concurrent.futures import Future
+import threading
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
 from choreo.runtime import kafka_config
-from choreo.runtime.unowned import LOOK_EVERY_MS, Unowned
+from choreo.runtime.unowned import LOOK_EVERY_MS, Unowned, assigned
 from choreo.testing.broker import RunningBroker
 from tests.engine.live import Live, running, wait_until
 
@@ -71,60 +73,72 @@ def _steps(shell: Any) -> int:
     return 0 if status.engine is None else status.engine.committed
 
 
-class Assignment(NamedTuple):
-    topic_partitions: list[TopicPartition]
-
-
 class Member(NamedTuple):
-    group_instance_id: str
-    assignment: Assignment
+    id: str
+    assignment: bytes
 
 
 class Group(NamedTuple):
-    state: ConsumerGroupState
+    state: str
     members: list[Member]
 
 
 class Client:
-    """Answers each look with the next of what it was given; None: no answer yet, an error: that."""
+    """Answers each look with the next of what it was given; None: no answer before the test ends, an error: that."""
 
     def __init__(self, *answers: Group | KafkaException | None) -> None:
         self.answers = list(answers)
         self.looks = 0
+        self.over = threading.Event()
 
-    def describe_consumer_groups(self, names: list[str], *, request_timeout: float) -> dict[str, Future[Any]]:
+    def list_groups(self, group: str, timeout: float) -> list[Any]:
         self.looks += 1
-        future: Future[Any] = Future()
         answer = self.answers.pop(0)
+        if answer is None:
+            assert self.over.wait(60)
+            return []
         if isinstance(answer, KafkaException):
-            future.set_exception(answer)
-        elif answer is not None:
-            future.set_result(answer)
-        return dict.fromkeys(names, future)
+            raise answer
+        return [answer]
 
 
-def group(*owned: list[int], state: ConsumerGroupState = ConsumerGroupState.STABLE) -> Group:
+def assignment(*topics: tuple[str, list[int]]) -> bytes:
+    packed = struct.pack(">hi", 1, len(topics))
+    for name, partitions in topics:
+        packed += struct.pack(">h", len(name)) + name.encode()
+        packed += struct.pack(f">i{len(partitions)}i", len(partitions), *partitions)
+    return packed + struct.pack(">i", -1)  # no user data
+
+
+def group(*owned: list[int], state: str = "Stable") -> Group:
     members = [
-        Member(f"w{number}", Assignment([TopicPartition("in", partition) for partition in partitions]))
+        Member(f"w{number}-id", assignment(("other", [0, 1, 2, 3]), ("in", partitions)))
         for number, partitions in enumerate(owned)
     ]
     return Group(state, members)
 
 
-def look(client: Client, instance: str = "w0", *, times: int) -> list[frozenset[int]]:
+def watch_of(client: Client, member_id: str = "w0-id") -> Unowned:
+    return Unowned(client, group="g", topic="in", partitions=4, member_id=lambda: member_id)
+
+
+def look(client: Client, member_id: str = "w0-id", *, times: int) -> list[frozenset[int]]:
     """What each of so many looks finds."""
-    watch = Unowned(client, group="g", topic="in", partitions=4, instance=instance)  # type: ignore[arg-type]
+    watch = watch_of(client, member_id)
     found = []
     for number in range(1, times + 1):
         assert watch.found(number * LOOK_EVERY_MS) == frozenset()  # asks
+        assert watch._asked is not None
+        wait([watch._asked])
         found.append(watch.found(number * LOOK_EVERY_MS + 1))
+    watch.stop()
     return found
 
 
 def test_three_looks_in_a_row_make_sure_and_only_the_first_member_acts() -> None:
     half = group([0], [1])
     assert look(Client(half, half, half, half), times=4) == [frozenset(), frozenset(), frozenset({2, 3}), frozenset()]
-    assert look(Client(half, half, half), "w1", times=3) == [frozenset()] * 3
+    assert look(Client(half, half, half), "w1-id", times=3) == [frozenset()] * 3
 
 
 @pytest.mark.parametrize(
@@ -132,11 +146,12 @@ def test_three_looks_in_a_row_make_sure_and_only_the_first_member_acts() -> None
     [
         group([0, 1], [2, 3]),
         group([0], [2, 3]),
-        group([0], [1], state=ConsumerGroupState.PREPARING_REBALANCING),
+        group([0], [1], state="PreparingRebalance"),
         group(),
+        group([], []),
         KafkaException(KafkaError(KafkaError._TRANSPORT)),
     ],
-    ids=["all owned", "others missing", "not stable", "empty", "no answer"],
+    ids=["all owned", "others missing", "not stable", "empty", "topic gone", "no answer"],
 )
 def test_a_look_that_finds_something_else_begins_the_count_anew(between: Group | KafkaException) -> None:
     half = group([0], [1])
@@ -145,14 +160,26 @@ def test_a_look_that_finds_something_else_begins_the_count_anew(between: Group |
 
 def test_one_question_at_a_time_and_none_too_early() -> None:
     client = Client(None)
-    watch = Unowned(client, group="g", topic="in", partitions=4, instance="w0")  # type: ignore[arg-type]
+    watch = watch_of(client)
     for now_ms in range(1_000, 20_000, 100):
         assert watch.found(now_ms) == frozenset()
+    client.over.set()
+    watch.stop()
     assert client.looks == 1
     client = Client(group([0, 1, 2, 3]), group([0, 1, 2, 3]))
-    watch = Unowned(client, group="g", topic="in", partitions=4, instance="w0")  # type: ignore[arg-type]
+    watch = watch_of(client)
     for now_ms in range(1_000, 1_000 + LOOK_EVERY_MS, 100):
         watch.found(now_ms)
+        wait([watch._asked] if watch._asked is not None else [])
     assert client.looks == 1
     watch.found(10)  # the clock was set back: it asks rather than wait for the old time to come again
+    assert watch._asked is not None
+    wait([watch._asked])
+    watch.stop()
     assert client.looks == 2
+
+
+def test_members_without_partitions_are_members() -> None:
+    assert assigned(b"", "in") == []
+    assert assigned(assignment(), "in") == []
+    assert assigned(assignment(("a", [1]), ("in", [2, 3]), ("b", [])), "in") == [2, 3]
