@@ -10,24 +10,26 @@ from choreo.errors import DecodeError
 from choreo.runtime.builtin_schemas import builtin_schemas
 from tests.codec.shapes import SCHEMAS
 from tests.fuzz.catalogue import all_targets
-from tests.fuzz.strategies import fuzzing
+from tests.fuzz.strategies import fuzz, fuzz_with_hypothesis
 from tests.fuzz.targets.avro import HEADER, lookup_of, project_schemas, seeds_of
 
 CASES = 1_000
-CASES_FAST = 25
-CASES_A_SCHEMA = 50  # of a target that stands for many; tests/codec has 1,000 for each of them
+CASES_OF_HYPOTHESIS = 250
+CASES_FAST = 40
+CASES_A_SCHEMA = 100  # of a target that stands for many; tests/codec has 1,000 for each of them
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", all_targets())
 def test_a_thousand_inputs(name: str) -> None:
     target = all_targets()[name]
-    fuzzing(target, max(CASES, CASES_A_SCHEMA * target.share))()
+    fuzz(target, max(CASES, CASES_A_SCHEMA * target.share))
+    fuzz_with_hypothesis(target, CASES_OF_HYPOTHESIS)
 
 
 @pytest.mark.parametrize("name", all_targets())
 def test_found_inputs_and_a_few_others(name: str) -> None:
-    fuzzing(all_targets()[name], CASES_FAST)()
+    fuzz(all_targets()[name], CASES_FAST)
 
 
 @pytest.mark.parametrize("name", all_targets())

@@ -86,20 +86,24 @@ class Watch:
         target: what is fuzzed.
         seconds_max: CPU time of a case at most; None where instrumentation makes times meaningless.
         limit_memory: hold the whole process to what one case may take. Only for a process of its own.
+        counted_each: one case of so many is run again for its memory.
     """
 
-    def __init__(self, target: Target, *, seconds_max: float | None, limit_memory: bool) -> None:
+    def __init__(
+        self, target: Target, *, seconds_max: float | None, limit_memory: bool, counted_each: int = COUNTED_EACH
+    ) -> None:
         self.seen = Seen()
         self._began = time.process_time()
         self._check = target.check
         self._seconds_max = seconds_max
+        self._counted_each = counted_each
         self._limit_memory = limit_memory and _STATM.exists()
 
     def case(self, data: bytes) -> None:
         """Runs one case and takes down what came of it."""
         seen = self.seen
         seen.cases += 1
-        counted = seen.cases % COUNTED_EACH == 1
+        counted = seen.cases % self._counted_each == 1
         if counted and self._limit_memory:
             _renew_limit()
         began = time.thread_time()
