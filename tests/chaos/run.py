@@ -145,37 +145,6 @@ class Run:
                 self.note("kill -9 at start", fired=victim.kill())
                 victim.start()
 
-    def freeze(self, victim: Worker, frozen_s: float) -> None:
-        """Stops a worker past its session while it works, and lets it go on as a zombie.
-
-        The fault counts as fired when all partitions got on while the worker was stopped: others hold its partitions.
-        """
-        self.plan("zombie")
-        self.progress_everywhere(2)
-        time.sleep(self.chance.random() * 0.25)
-        stopped = victim.freeze()
-        until = time.monotonic() + frozen_s
-        self.progress_everywhere(5)
-        time.sleep(max(0.0, until - time.monotonic()))
-        self.note("zombie", fired=stopped and victim.alive)
-        said_before = len(victim.log())
-        victim.thaw()
-        self._recover(victim, said_before)
-
-    def _recover(self, victim: Worker, said_before: int) -> None:
-        """Waits until a zombie has either joined again or found itself fenced; starts it again in the second case.
-
-        It is fenced when its heir had to end a transaction that it left open. Then it has to exit and to say why.
-        """
-        deadline = time.monotonic() + self._stalled_s
-        while victim.alive and "assigned partitions [" not in victim.log()[said_before:]:
-            assert time.monotonic() < deadline, f"the zombie neither joins nor exits\n{victim.tail()}"
-            time.sleep(0.05)
-        if not victim.alive:
-            assert victim.exit_code == 1, f"the zombie ended with {victim.exit_code}\n{victim.tail()}"
-            assert "CH0306" in victim.log()[said_before:]
-            victim.start()
-
     def healed(self) -> None:
         """The last fault is over: from here on every partition has to get on, and the feeder gives each something."""
         time.sleep(0.2)

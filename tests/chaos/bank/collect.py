@@ -53,10 +53,11 @@ class Wires:
 
 def events(bootstrap: str, topic: str, wire: Wire) -> list[Event]:
     """Committed records of one of the bank's topics."""
-    return [_event(record, wire) for record in reader.read(bootstrap, topic)]
+    return [event(record, wire) for record in reader.read(bootstrap, topic)]
 
 
-def _event(record: reader.Found, wire: Wire) -> Event:
+def event(record: reader.Found, wire: Wire) -> Event:
+    """A record of one of the bank's topics as a value; poison has none."""
     key: str | None = None
     value: Value | None = None
     try:

@@ -36,7 +36,7 @@ KINDS: Final = (KILL, KILL_AT_START, ZOMBIE, BROKER_KILL, BROKER_RESTART, JOIN, 
 
 
 def kill(world: World, agents: Sequence[str] = AGENTS) -> None:
-    """One ``kill -9`` at a random moment, and a start. One in four hits a worker that is just starting."""
+    """One ``kill -9`` at a random moment, and a start. The first and one in four hit a worker that is just starting."""
     world.wait_s(world.chance.random() * GAP_S_MAX)
     starting = [
         worker
@@ -44,7 +44,7 @@ def kill(world: World, agents: Sequence[str] = AGENTS) -> None:
         for worker in world.workers[agent]
         if worker.alive and worker.settled_from is None and worker not in world.held
     ]
-    if starting and world.chance.random() < AT_START_SHARE:
+    if starting and (world.chance.random() < AT_START_SHARE or not world.fired[KILL_AT_START]):
         _kill(world, world.chance.choice(starting), KILL_AT_START)
         return
     world.wait(lambda: bool(world.at_work(agents)), f"somebody of {', '.join(agents)} to be at work")

@@ -283,7 +283,7 @@ class World:
             state = "runs" if worker.alive else f"ended with {worker.exit_code}"
             lines.append(f"{worker.name} {state}, partitions {worker.partitions()}, start {worker.starts}")
         if self.broker.running:
-            lines.append(choreo(REPOSITORY, "status", TOPOLOGY_FILE, brokers=self.broker.bootstrap))
+            lines.append(choreo(REPOSITORY, "status", "--topology", TOPOLOGY_FILE, brokers=self.broker.bootstrap))
         return "\n".join(lines)
 
     def snapshots(self) -> Snapshots:
