@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,8 +30,8 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 64
 
 
-def main() -> int:
-    options = arguments()
+def main(argv: Sequence[str] | None = None) -> int:
+    options = arguments(argv)
     console = Console(stderr=True)
     places = Places.under(options.build)
     targets = selected(options.target)
@@ -75,7 +76,7 @@ def main() -> int:
     return EXIT_FAILED if tally.failures else 0
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--target", default="", help="names or areas, * allowed; all if left out")
     parser.add_argument("--runs", type=int, default=RUNS, help="cases a target; one for many schemas gets a multiple")
@@ -86,7 +87,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--case", type=Path, help="replay one input")
     parser.add_argument("--build", type=Path, default=ROOT / "build")
     parser.add_argument("--json", action="store_true", help="print the result file instead of the table")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def engines_of(wanted: str, places: Places, console: Console) -> list[Engine]:

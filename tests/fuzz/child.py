@@ -1,4 +1,7 @@
-"""One target in a process of its own: ``python -m tests.fuzz.child``. A crash of the interpreter is a failure too."""
+"""One target in a process of its own, so that memory can be limited and a crash of the interpreter is a failure too.
+
+``python -m tests.fuzz.child`` is the one with atheris, which has to instrument choreo before anything imports it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tests.fuzz.target import Target
 from tests.fuzz.watch import Watch
@@ -21,16 +24,24 @@ OWN_CHANGES: Final = 0.5
 """Share of the format's own changes under atheris; the rest are libFuzzer's, which know nothing and try everything."""
 
 
+class Work(NamedTuple):
+    """What a child does, and where it writes what it saw."""
+
+    target: str
+    cases: int
+    seed: int
+    out: Path
+    corpus: Path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--target", required=True)
-    parser.add_argument("--engine", choices=("chance", "atheris"), required=True)
     parser.add_argument("--cases", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--corpus", type=Path, required=True)
-    options = parser.parse_args()
-    (with_atheris if options.engine == "atheris" else with_chance)(options)
+    with_atheris(Work(**vars(parser.parse_args())))
 
 
 def target_named(name: str) -> Target:
@@ -39,41 +50,41 @@ def target_named(name: str) -> Target:
     return all_targets()[name]
 
 
-def with_chance(options: argparse.Namespace) -> None:
+def with_chance(work: Work) -> None:
     """The format's own changes, from a seed; first what atheris found interesting, now with times that count."""
-    target = target_named(options.target)
+    target = target_named(work.target)
     watch = Watch(target, seconds_max=target.seconds_max, limit_memory=True)
-    files = sorted(options.corpus.glob("*"))[:CORPUS_MAX] if options.corpus.is_dir() else []
+    files = sorted(work.corpus.glob("*"))[:CORPUS_MAX] if work.corpus.is_dir() else []
     known = [file.read_bytes() for file in files]
     sources = [*target.seeds, *known]
     for data in (*target.seeds, *target.found, *known):
         watch.case(data)
-    chance = Random(f"{options.seed} {target.name}")
-    while watch.seen.cases < options.cases:
+    chance = Random(f"{work.seed} {target.name}")
+    while watch.seen.cases < work.cases:
         watch.case(target.change(chance.choice(sources), chance))
     watch.shrink()
-    options.out.write_text(json.dumps(watch.report()), "utf-8")
+    work.out.write_text(json.dumps(watch.report()), "utf-8")
 
 
-def with_atheris(options: argparse.Namespace) -> None:
+def with_atheris(work: Work) -> None:
     """Coverage-guided: libFuzzer keeps what reaches new code of choreo."""
     import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     with atheris.instrument_imports(include=["choreo"]):
-        target = target_named(options.target)
+        target = target_named(work.target)
     watch = Watch(target, seconds_max=None, limit_memory=True)
-    options.corpus.mkdir(parents=True, exist_ok=True)
+    work.corpus.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate((*target.seeds, *target.found)):
-        (options.corpus / f"seed-{number:03}").write_bytes(data)
+        (work.corpus / f"seed-{number:03}").write_bytes(data)
 
     def one(data: bytes) -> None:
-        if watch.seen.cases < options.cases:
+        if watch.seen.cases < work.cases:
             watch.case(data)
-            if watch.seen.cases == options.cases:
+            if watch.seen.cases == work.cases:
                 watch.shrink()
-                options.out.write_text(json.dumps(watch.report()), "utf-8")
+                work.out.write_text(json.dumps(watch.report()), "utf-8")
             elif watch.seen.cases % WRITTEN_EACH == 0:
-                options.out.write_text(json.dumps(watch.report()), "utf-8")
+                work.out.write_text(json.dumps(watch.report()), "utf-8")
 
     def change(data: bytes, size_max: int, seed: int) -> bytes:
         chance = Random(seed)
@@ -84,12 +95,12 @@ def with_atheris(options: argparse.Namespace) -> None:
 
     arguments = [
         sys.argv[0],
-        f"-runs={options.cases + 1}",  # it runs an empty input of its own first
-        f"-seed={options.seed % 2**31 or 1}",
+        f"-runs={work.cases + 1}",  # it runs an empty input of its own first
+        f"-seed={work.seed % 2**31 or 1}",
         f"-max_len={INPUT_BYTES_MAX}",
         "-rss_limit_mb=0",  # the watch limits memory, by case
         "-verbosity=0",
-        str(options.corpus),
+        str(work.corpus),
     ]
     atheris.Setup(arguments, one, custom_mutator=change)
     atheris.Fuzz()

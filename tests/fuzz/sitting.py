@@ -10,16 +10,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from tests.fuzz.catalogue import all_targets
+from tests.fuzz.child import Work, with_chance
 from tests.fuzz.target import Target
-from tests.fuzz.watch import Failure, Seen
+from tests.fuzz.watch import Failure, Seen, Watch
 
 Engine = Literal["atheris", "chance"]
 
 ROOT: Final = Path(__file__).parents[2]
-CHILD: Final = "tests.fuzz.child"
 SECONDS_EACH_CASE: Final = 0.5
 SECONDS_TO_START: Final = 120.0
 """A child that takes longer than this and half a second a case hangs: an input without an end is a failure."""
@@ -86,17 +88,15 @@ class Tally:
 
     @classmethod
     def resumed(cls, body: dict[str, Any], failures: Path) -> Tally:
-        """What earlier sittings wrote. A failure whose input is gone, or that was mended since, does not count on."""
+        """What earlier sittings wrote. A failure whose input passes by now was mended, and does not count on."""
         tally = cls()
         for one in body["rows"]:
             seen = Seen(one["cases"], one["seconds"], one["slowest_ms"], b"", round(one["peak_mib"] * 2**20))
             for failure in one["failures"]:
                 file = failures / one["target"].replace("/", "-") / failure["file"]
-                if file.is_file():
-                    data = file.read_bytes()
-                    seen.failures[failure["kind"]] = Failure(
-                        failure["kind"], failure["message"], failure["count"], data
-                    )
+                kept = Failure(failure["kind"], failure["message"], failure["count"], file.read_bytes())
+                if _still_fails(one["target"], kept):
+                    seen.failures[kept.kind] = kept
             tally.rows[one["target"], one["engine"]] = Row(one["target"], one["engine"], seen, one["sittings"])
         return tally
 
@@ -131,6 +131,15 @@ class Tally:
             "failures": sum(len(row["failures"]) for row in rows),
             "rows": rows,
         }
+
+
+def _still_fails(name: str, failure: Failure) -> bool:
+    target = all_targets().get(name)
+    if target is None or not failure.data:  # a child that died left no input: start anew to be rid of it
+        return target is not None
+    watch = Watch(target, seconds_max=target.seconds_max, limit_memory=False)
+    watch.case(failure.data)
+    return bool(watch.seen.failures)
 
 
 def failure_file(places: Places, target: str, failure: Failure) -> Path:
@@ -176,26 +185,36 @@ def run(
 
 def run_child(target: str, engine: Engine, places: Places, *, cases: int, seed: int) -> Seen:
     """What one child saw. That it died or hung is a failure of its own."""
-    corpus = places.corpus / target.replace("/", "-")
     with tempfile.TemporaryDirectory() as directory:
-        out = Path(directory, "seen.json")
-        command = [sys.executable, "-m", CHILD, "--target", target, "--engine", engine, "--cases", str(cases)]
-        command += ["--seed", str(seed), "--out", str(out), "--corpus", str(corpus)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(places.engines)))}
-        try:
-            ended = subprocess.run(
-                command,
-                cwd=ROOT,
-                env=environment,
-                capture_output=True,
-                timeout=SECONDS_TO_START + cases * SECONDS_EACH_CASE,
-                check=False,
-            )
-            said, code = ended.stderr.decode(errors="replace"), ended.returncode
-        except subprocess.TimeoutExpired as error:
-            said, code = (error.stderr or b"").decode(errors="replace"), None
-        seen = Seen.from_json(json.loads(out.read_text("utf-8"))) if out.is_file() else Seen()
+        work = Work(target, cases, seed, Path(directory, "seen.json"), places.corpus / target.replace("/", "-"))
+        timeout_s = SECONDS_TO_START + cases * SECONDS_EACH_CASE
+        code, said = (_started if engine == "atheris" else _forked)(work, places, timeout_s)
+        seen = Seen.from_json(json.loads(work.out.read_text("utf-8"))) if work.out.is_file() else Seen()
     if code != 0 or seen.cases < cases:
         kind = "hung" if code is None else f"died with {code}"
         seen.failures[kind] = Failure(kind, f"after {seen.cases} cases, seed {seed}: {said[-400:]}", 1, b"")
     return seen
+
+
+def _forked(work: Work, places: Places, timeout_s: float) -> tuple[int | None, str]:
+    """Chance, in a copy of this process: all is imported already."""
+    process = get_context("fork").Process(target=with_chance, args=(work,))
+    process.start()
+    process.join(timeout_s)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return None, "killed"
+    return process.exitcode, "its traceback is above"
+
+
+def _started(work: Work, places: Places, timeout_s: float) -> tuple[int | None, str]:
+    """Atheris, in a process of its own: choreo is instrumented while it is imported."""
+    command = [sys.executable, "-m", "tests.fuzz.child", "--target", work.target, "--cases", str(work.cases)]
+    command += ["--seed", str(work.seed), "--out", str(work.out), "--corpus", str(work.corpus)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(places.engines)))}
+    try:
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        return None, (error.stderr or b"").decode(errors="replace")
+    return ended.returncode, ended.stderr.decode(errors="replace")
