@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import queue
 import signal
@@ -33,14 +34,26 @@ from benchmarks.registry import load as load_bench
 
 LOG_LINES: Final = 15
 END_S: Final = 20.0
+QUICK_S: Final = 580.0
+"""Of all benchmarks of a quick run; with the interpreter's start and the table it ends within ten minutes."""
+BEGIN_S: Final = 20.0
+"""Less is not worth beginning with: starting Kafka and a worker takes half of it."""
 
 Note = Callable[[str], None]
 Found = dict[str, Any]
 
 
-def run(module: str, bench: Bench, *, quick: bool, rounds: int | None, note: Note) -> list[Found]:
-    """Measures of one benchmark, as JSON objects; those that are missing are there as failed."""
-    deadline_s = bench.quick_deadline_s if quick else bench.deadline_s
+def run(
+    module: str, bench: Bench, *, quick: bool, rounds: int | None, note: Note, left_s: float = math.inf
+) -> list[Found]:
+    """Measures of one benchmark, as JSON objects; those that are missing are there as failed.
+
+    Args:
+        left_s: what is left for all benchmarks; they are skipped when it is too little to begin.
+    """
+    if left_s < BEGIN_S:
+        return [bench.skip(name, "the time of a quick run was over").as_json() for name in bench.measures]
+    deadline_s = min(bench.quick_deadline_s if quick else bench.deadline_s, left_s)
     with tempfile.TemporaryDirectory(prefix="choreo-bench-", ignore_cleanup_errors=True) as folder:
         command = [sys.executable, "-m", "benchmarks.run_one", module, folder]
         command += ["--quick"] if quick else []
@@ -182,6 +195,7 @@ def main() -> int:
     found = kept(given.out, head) if given.resume else {}
     head["load"] = {"before": load(), "after": None}
     failures = 0
+    ends_s = time.monotonic() + (QUICK_S if given.quick else math.inf)
     for number, (module, bench) in enumerate(benches.items(), 1):
         if all(name in found for name in bench.measures):
             console.print(f"{module}: kept from the earlier run")
@@ -192,7 +206,8 @@ def main() -> int:
             def note(text: str, title: str = f"{number}/{len(benches)} {module}") -> None:
                 status.update(f"{title}: {text}")
 
-            measures = run(module, bench, quick=given.quick, rounds=given.rounds, note=note)
+            left_s = ends_s - time.monotonic()
+            measures = run(module, bench, quick=given.quick, rounds=given.rounds, note=note, left_s=left_s)
         for one in measures:
             found[one["name"]] = one
             failures += "failed" in one

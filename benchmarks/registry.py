@@ -7,7 +7,10 @@ from typing import Final
 
 from benchmarks.measure import Bench
 
-MODULES: Final = ("throughput", "hop", "faust_kill")
+MODULES: Final = (
+    *("throughput", "hop", "waiting", "slow_key", "restart", "restore", "memory", "plan", "faust_kill"),
+    "growth",  # last: it takes longest, and quick runs end when their time is over
+)
 
 
 def load(module: str) -> Bench:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.__main__ import _collect, chosen, kept, table, write
+from benchmarks.__main__ import _collect, chosen, kept, run, table, write
 from benchmarks.measure import Bench, Measure, Target, at_least, at_most
 from benchmarks.registry import MODULES, load
 
@@ -25,6 +25,14 @@ TARGETS: dict[str, tuple[str, float | None, float | None]] = {
     "hop_200_p99": ("ratio", None, 2),
     "hop_1000_p50": ("ratio", None, 1.5),
     "hop_1000_p99": ("ratio", None, 2),
+    "waiting": ("ratio", 0.95, None),
+    "slow_key": ("ratio", None, 1.2),
+    "restart_memory": ("value", None, 3),
+    "restart_rocksdb": ("value", None, 2),
+    "restore_memory": ("value", 200_000, None),
+    "memory_rocksdb": ("value", None, 400),
+    "memory_worker_rocksdb": ("value", None, 400),
+    "plan": ("value", None, 1),
     "kill_choreo": ("value", None, 0),
 }
 WITHOUT_TARGET = {"kill_faust"}
@@ -118,6 +126,12 @@ def test_only_names_that_exist_can_be_chosen() -> None:
     assert list(chosen([])) == list(MODULES)
     with pytest.raises(SystemExit, match="no benchmark is called speed"):
         chosen(["speed"])
+
+
+def test_a_quick_run_ends_when_its_time_is_over() -> None:
+    bench = bench_of(at_most(10, "value", "≤ 10"))
+    (found,) = run("throughput", bench, quick=True, rounds=None, note=lambda _: None, left_s=5)
+    assert (found["met"], found["skipped"]) == (False, "the time of a quick run was over")
 
 
 def test_a_benchmark_is_killed_at_its_deadline_and_keeps_what_it_yielded() -> None:
