@@ -55,7 +55,7 @@ def run(
         return [bench.skip(name, "the time of a quick run was over").as_json() for name in bench.measures]
     deadline_s = min(bench.quick_deadline_s if quick else bench.deadline_s, left_s)
     with tempfile.TemporaryDirectory(prefix="choreo-bench-", ignore_cleanup_errors=True) as folder:
-        command = [sys.executable, "-m", "benchmarks.run_one", module, folder]
+        command = [sys.executable, "-m", "benchmarks.run_one", module, folder, "--deadline", str(deadline_s)]
         command += ["--quick"] if quick else []
         command += ["--rounds", str(rounds)] if rounds else []
         found, log, why = _collect(command, deadline_s, note)

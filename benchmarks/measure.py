@@ -21,12 +21,17 @@ starts each in a process of its own, kills it at its deadline, and writes what i
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from benchmarks.figures import median, spread
+
+LONGER: Final = 1.3
+"""How much longer than the rounds so far the next one may take, before the deadline."""
 
 Of = Literal["value", "ratio"]
 
@@ -142,20 +147,42 @@ class Context:
         build: where results and profiles may stay.
         note: shows progress; cheap, call it often.
         rounds: overrides the number of rounds.
+        deadline_s: after so many seconds the benchmark is killed.
     """
 
     def __init__(
-        self, *, quick: bool, folder: Path, build: Path, note: Callable[[str], None], rounds: int | None = None
+        self,
+        *,
+        quick: bool,
+        folder: Path,
+        build: Path,
+        note: Callable[[str], None],
+        rounds: int | None = None,
+        deadline_s: float = math.inf,
     ) -> None:
         self.quick = quick
         self.folder = folder
         self.build = build
         self.note = note
         self._rounds = rounds
+        self._started_s = time.monotonic()
+        self._deadline_s = deadline_s
 
     def rounds(self, *, full: int = 5, quick: int = 2) -> range:
         """Numbers of the rounds, from 1."""
         return range(1, (self._rounds or (quick if self.quick else full)) + 1)
+
+    def rounds_in_time(self, *, full: int = 5, quick: int = 2) -> Iterator[int]:
+        """As ``rounds``, but no further one is begun that would not end before the deadline: on a busy machine fewer
+        rounds are better than none."""
+        longest_s = 0.0
+        for number in self.rounds(full=full, quick=quick):
+            begun_s = time.monotonic()
+            if begun_s + LONGER * longest_s > self._started_s + self._deadline_s:
+                self.note(f"no time for round {number}")
+                return
+            yield number
+            longest_s = max(longest_s, time.monotonic() - begun_s)
 
     def size(self, *, full: int, quick: int) -> int:
         """How much of something: events, keys, seconds."""

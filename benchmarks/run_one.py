@@ -1,6 +1,6 @@
 """Runs one benchmark in this process and writes each measure as a line of JSON. Started by ``python -m benchmarks``.
 
-    python -m benchmarks.run_one MODULE FOLDER [--quick] [--rounds N]
+    python -m benchmarks.run_one MODULE FOLDER [--quick] [--rounds N] [--deadline S]
 
 Progress goes to standard error as plain lines; measures to standard output.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--deadline", type=float, default=math.inf, help="seconds after which the caller kills this")
     given = parser.parse_args()
     bench = load(given.module)
 
@@ -35,7 +37,14 @@ def main() -> None:
         sys.stdout.flush()
 
     found: list[Measure] = []
-    context = Context(quick=given.quick, folder=given.folder, build=BUILD, note=note, rounds=given.rounds)
+    context = Context(
+        quick=given.quick,
+        folder=given.folder,
+        build=BUILD,
+        note=note,
+        rounds=given.rounds,
+        deadline_s=given.deadline,
+    )
     for measure in bench.run(context):
         if measure.name not in bench.measures:
             raise KeyError(f"{given.module} yielded {measure.name}, which its BENCH does not name")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import _collect, chosen, kept, run, table, write
-from benchmarks.measure import Bench, Measure, Target, at_least, at_most
+from benchmarks.measure import Bench, Context, Measure, Target, at_least, at_most
 from benchmarks.registry import MODULES, load
 
 # Measure to (what is bounded, lower bound, upper bound), copied from the table of targets.
@@ -147,3 +147,11 @@ def test_a_benchmark_is_killed_at_its_deadline_and_keeps_what_it_yielded() -> No
 def test_what_a_benchmark_prints_before_it_breaks_is_kept_for_the_report() -> None:
     found, log, why = _collect([sys.executable, "-c", "raise SystemExit('no broker')"], 60.0, lambda _: None)
     assert (found, log, why) == ([], ["no broker"], "")
+
+
+def test_no_round_is_begun_that_would_be_killed(tmp_path: Path) -> None:
+    def context(deadline_s: float) -> Context:
+        return Context(quick=False, folder=tmp_path, build=tmp_path, note=lambda _: None, deadline_s=deadline_s)
+
+    assert list(context(1e9).rounds_in_time(full=3)) == [1, 2, 3]
+    assert list(context(-1.0).rounds_in_time(full=3)) == []
