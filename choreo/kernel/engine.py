@@ -561,7 +561,7 @@ class Engine:
         state = None
         if self._dedupes or (outcome.decision is not None and self._config.sequences):
             state = self._next_entity_state(partition, trigger, outcome)
-        partition.apply(done, state)
+        partition.apply(done, trigger, state)
         if outcome.parked is not None and trigger.parked_number >= 0:
             partition.stop_retry(trigger.entity)
         self._finished.append(done)
@@ -602,7 +602,7 @@ class Engine:
         refusals = self._refusals
         refusals.singles = max(0, refusals.singles - len(burst.steps))
         if refusals.poison:
-            names = [_step_name(done.partition, done.trigger) for done in burst.steps]
+            names = [_done_name(done) for done in burst.steps]
             # offsets never come back; a timer's or a parked event's name may, when its dead letter is sent again
             refusals.poison.difference_update(name for name in names if name[-1] is None)
         checkpoints: dict[int, list[Checkpoint]] = {partition.number: [] for partition in burst.partitions}
@@ -644,7 +644,7 @@ class Engine:
             return
         if not burst.steps:
             raise EngineError("the broker refuses the engine's own record of its progress")
-        culprit = _step_name(burst.steps[0].partition, burst.steps[0].trigger)
+        culprit = _done_name(burst.steps[0])
         if culprit in refusals.poison:
             raise EngineError(f"the broker refuses the dead letter of event {culprit[2]}, {culprit[3]}, as well")
         refusals.poison.add(culprit)
@@ -727,3 +727,7 @@ class Engine:
 
 def _step_name(partition: Partition, trigger: Trigger) -> StepName:
     return partition.number, trigger.entity, trigger.envelope.event_id, trigger.source
+
+
+def _done_name(done: Done) -> StepName:
+    return done.partition.number, done.entity, done.event_id, done.source

@@ -278,9 +278,9 @@ class Partition:
         if lane is not None:
             lane.queue = type(lane.queue)(trigger for trigger in lane.queue if trigger.parked_number < 0)
 
-    def apply(self, done: Done, state: EntityState | None) -> None:
+    def apply(self, done: Done, trigger: Trigger, state: EntityState | None) -> None:
         """Makes a finished step's changes visible to the entity's next step."""
-        trigger, outcome, entity = done.trigger, done.outcome, done.trigger.entity
+        outcome, entity = done.outcome, done.entity
         for write in outcome.rows:
             packed = None if write.value is None else pack(trigger.envelope.event_id, write.value)
             self._overlay[write.table, entity] = (packed, done.sequence)
@@ -324,24 +324,23 @@ class Partition:
     # -- commits -------------------------------------------------------------------------------------------------------
 
     def finish(self, done: Done) -> None:
-        source = done.trigger.source
-        if source is not None:
-            topic, offset = source
+        if done.source is not None:
+            topic, offset = done.source
             done.delivery_number = self.progress[topic].finish(offset)
-            self._bytes -= self._buffered_bytes(done.trigger)
+            self._bytes -= done.buffered_bytes
 
     def reopen(self, dones: Iterable[Done]) -> None:
         """Takes back ``finish`` of steps that did not get into the burst after all."""
         by_topic: dict[str, list[tuple[int, int]]] = {}
         for done in dones:
-            if done.trigger.source is not None:
-                topic, offset = done.trigger.source
+            if done.source is not None:
+                topic, offset = done.source
                 by_topic.setdefault(topic, []).append((offset, done.delivery_number))
-                self._bytes += self._buffered_bytes(done.trigger)
+                self._bytes += done.buffered_bytes
         for topic, offsets in by_topic.items():
             self.progress[topic].reopen(offsets)
 
-    def _buffered_bytes(self, trigger: Trigger) -> int:
+    def buffered_bytes(self, trigger: Trigger) -> int:
         """What ``buffer`` counted for it; an event that came back through the inbox was not counted."""
         delivery, source = trigger.delivery, trigger.source
         if delivery is None or delivery.value is None or source is None:
@@ -377,7 +376,7 @@ class Partition:
         """The store holds the rows of a committed step: the overlay is done with them, unless a later step wrote."""
         overlay = self._overlay
         for write, _ in done.rows:
-            key = (write.table, done.trigger.entity)
+            key = (write.table, done.entity)
             written = overlay.get(key)
             if written is not None and written[1] == done.sequence:
                 del overlay[key]

@@ -219,7 +219,7 @@ def steps_of(bursts: list[Burst]) -> list[tuple[str, str]]:
                 ended = "duplicate"
             else:
                 ended = "nothing"
-            found.append((done.trigger.envelope.event_id, ended))
+            found.append((done.event_id, ended))
     return found
 
 

@@ -20,8 +20,8 @@ def entity_orders(bursts: list[Burst]) -> dict[str, list[int]]:
     orders: dict[str, list[int]] = {}
     for burst in bursts:
         for done in burst.steps:
-            assert done.trigger.source is not None
-            orders.setdefault(done.trigger.entity, []).append(done.trigger.source[1])
+            assert done.source is not None
+            orders.setdefault(done.entity, []).append(done.source[1])
     return orders
 
 
@@ -55,7 +55,7 @@ def test_every_burst_commits_all_topics_of_the_partitions_it_touches() -> None:
     rig.pump(5_000)
     burst = rig.burst()
     assert burst is not None
-    assert [done.trigger.kind for done in burst.steps] == ["timer"]
+    assert [(done.source, list(done.timers)) for done in burst.steps] == [(None, ["alarm"])]
     assert {(commit.topic, commit.partition) for commit in burst.offsets} == {(IN, 0), (SECOND, 0), (INBOX, 0)}
     assert len(burst.checkpoints) == 3
 
@@ -141,7 +141,7 @@ def test_a_commit_carries_a_bounded_number_of_offsets(topics: int) -> None:
     assert sum(len(burst.steps) for burst in bursts) == 390
     assert {commit.partition for burst in bursts for commit in burst.offsets} == set(numbers)
     for number in numbers:
-        placed = [done.trigger.source for burst in bursts for done in burst.steps if done.partition.number == number]
+        placed = [done.source for burst in bursts for done in burst.steps if done.partition.number == number]
         assert placed == [(IN, 0), (IN, 1), (IN, 2)]
 
 
@@ -159,7 +159,7 @@ def test_an_aborted_burst_goes_again_before_what_finished_later() -> None:
     rig.engine.put_back(burst)
     again = rig.burst()
     assert again is not None
-    assert [done.trigger.source for done in again.steps] == [(IN, offset) for offset in range(4)]
+    assert [done.source for done in again.steps] == [(IN, offset) for offset in range(4)]
     rig.committed(again)
     assert rig.count() == 4
     assert lows([again]) == 4
@@ -175,7 +175,7 @@ def test_an_aborted_burst_leaves_out_partitions_that_were_lost_meanwhile() -> No
     rig.engine.put_back(burst)
     again = rig.burst()
     assert again is not None
-    assert [done.trigger.entity for done in again.steps] == ["k1"]
+    assert [done.entity for done in again.steps] == ["k1"]
     assert {commit.partition for commit in again.offsets} == {1}
 
 
@@ -227,7 +227,7 @@ def test_a_refused_burst_is_committed_step_by_step_until_the_culprit_is_found() 
                 rig.engine.refuse_burst(burst)
                 break
             rig.committed(burst)
-            committed += [done.trigger.source[1] for done in burst.steps if done.trigger.source]
+            committed += [done.source[1] for done in burst.steps if done.source]
             ended += [how for _, how in steps_of([burst])]
         else:
             break

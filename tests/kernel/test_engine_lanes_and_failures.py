@@ -290,7 +290,7 @@ def test_a_lost_partition_takes_everything_uncommitted_with_it_and_nothing_else(
     assert not rig.engine.owns(0)
     rig.pump(1_000)
     assert {call.arguments for call in rig.calls.values()} == {"x1"}
-    assert [done.trigger.entity for burst in rig.commit() for done in burst.steps] == ["k1"]
+    assert [done.entity for burst in rig.commit() for done in burst.steps] == ["k1"]
 
 
 def test_draining_finishes_what_has_started_and_starts_nothing() -> None:

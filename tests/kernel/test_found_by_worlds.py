@@ -224,7 +224,7 @@ def test_a_refused_step_of_a_timer_or_a_parked_event_becomes_a_dead_letter(how: 
     _with_a_step_without_source(first, how)
     burst = first.burst()
     assert burst is not None
-    assert burst.steps[0].trigger.source is None
+    assert burst.steps[0].source is None
     first.engine.refuse_burst(burst)
     if len(burst.steps) > 1:
         again = Rig(refusals=refusals)
