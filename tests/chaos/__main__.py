@@ -41,15 +41,11 @@ def main() -> int:
 
     console.print(f"seed {options.seed}")
     with console.status("starting") as status:
-
-        def tell(text: str) -> None:
-            status.update(text)
-
-        right = run(campaign, resume=options.resume, tell=tell, done=done)
+        right = run(campaign, resume=options.resume, tell=status.update, done=done)
     if campaign.only is None:
-        results = load(campaign.state_file)
-        show(console, report(results, {"kills": options.kills, "seed": options.seed}))
-        if sum(result.kills for result in results) < options.kills and right:
+        rounds = load(campaign.state_file)
+        show(console, report(rounds, {"kills": options.kills, "seed": options.seed}))
+        if rounds.kills < options.kills and right:
             console.print("not all kills were made in this sitting; go on with RESUME=1")
         print(json.dumps({"ok": right, "report": str(campaign.report_file)}))  # noqa: T201 - the result, for programs
     return 0 if right else 1
@@ -73,6 +69,8 @@ def show(console: Console, body: dict[str, Any]) -> None:
         ("lost", body["lost"]),
         ("repeated", body["repeated"]),
         ("rounds with a problem", len(body["problems"])),
+        ("rounds broken off by the harness's own client", len(body["rounds_broken_off"])),
+        ("workers ended by librdkafka", body["workers_ended_by_librdkafka"]),
     ):
         table.add_row(name, f"{value:,}")
     table.add_row("kill to first commit", f"median {recover['median']} s, p99 {recover['p99']} s of {recover['of']}")

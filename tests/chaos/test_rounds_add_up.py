@@ -23,24 +23,26 @@ def result(number: int, *, kills: int = 50, ok: bool = True) -> Result:
         seed=3, number=number, store="memory", ok=ok, asked=kills, kills=kills, fired={faults.KILL: kills},
         planned={faults.KILL: kills}, transfers=10, decisions=30, events=30, dead_letters=1, duplicates=1, lost=0,
         repeated=0, problems=() if ok else ("I1 lost: 1 (x)",), snapshots=5, ledger_calls=9, ledger_repeated=1,
-        recover_s=(1.0, 3.0), heal_s=2.0, fault_s=10.0, seconds=20.0, decisions_per_s=3.0, state_hash="abc", commit="c",
+        crashes=0, recover_s=(1.0, 3.0), heal_s=2.0, fault_s=10.0, seconds=20.0, decisions_per_s=3.0, state_hash="abc",
+        commit="c",
     )  # fmt: skip
 
 
 class Player:
-    """Plays rounds without playing them; the numbers in ``wrong`` fail."""
+    """Plays rounds without playing them; the numbers in ``wrong`` fail, those in ``dies`` have no result."""
 
-    def __init__(self, *wrong: int) -> None:
+    def __init__(self, *wrong: int, dies: tuple[int, ...] = ()) -> None:
         self.wrong = wrong
+        self.dies = dies
         self.played: list[tuple[int, int]] = []
 
-    def __call__(self, folder: Path, *, seed: int, number: int, kills: int, store: str, tell: object) -> Result:
+    def __call__(self, folder: Path, *, seed: int, number: int, kills: int, store: str, tell: object) -> Result | None:
         self.played.append((number, kills))
-        return result(number, kills=kills, ok=number not in self.wrong)
+        return None if number in self.dies else result(number, kills=kills, ok=number not in self.wrong)
 
 
 def sitting(folder: Path, player: Player, monkeypatch: pytest.MonkeyPatch, *, kills: int, resume: bool) -> bool:
-    monkeypatch.setattr(campaign, "play", player)
+    monkeypatch.setattr(campaign, "play_apart", player)
     job = Campaign(kills, 3, 0.0, folder)
     return campaign.run(job, resume=resume, tell=lambda _: None, done=lambda _: None)
 
@@ -60,7 +62,7 @@ def test_a_later_sitting_goes_on_where_the_earlier_ended(tmp_path: Path, monkeyp
     player = Player()
     assert sitting(tmp_path, player, monkeypatch, kills=150, resume=True)
     assert player.played == [(3, 50)]
-    assert sum(one.kills for one in campaign.load(tmp_path / "chaos-state.json")) == 150
+    assert sum(one.kills for one in campaign.load(tmp_path / "chaos-state.json").played) == 150
     anew = Player()
     sitting(tmp_path, anew, monkeypatch, kills=50, resume=False)
     assert anew.played == [(1, 50)]
@@ -77,9 +79,20 @@ def test_a_wrong_round_ends_the_run_and_is_never_forgotten(tmp_path: Path, monke
     assert not sitting(tmp_path, Player(), monkeypatch, kills=150, resume=True)  # later rounds do not make it right
 
 
+def test_a_round_whose_own_process_died_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    player = Player(dies=(2,))
+    assert sitting(tmp_path, player, monkeypatch, kills=100, resume=False)
+    assert player.played == [(1, 50), (2, 50), (3, 50)]
+    body = json.loads((tmp_path / "chaos.json").read_text("utf-8"))
+    assert (body["kills"], body["rounds"], body["rounds_broken_off"]) == (100, 2, [[3, 2]])
+    always = Player(dies=(1, 2, 3))
+    assert not sitting(tmp_path, always, monkeypatch, kills=100, resume=False)
+    assert [number for number, _ in always.played] == [1, 2, 3]
+
+
 def test_one_round_is_played_again_by_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     player = Player()
-    monkeypatch.setattr(campaign, "play", player)
+    monkeypatch.setattr(campaign, "play_apart", player)
     job = Campaign(50, 3, 0.0, tmp_path, only=7)
     assert campaign.run(job, resume=False, tell=lambda _: None, done=lambda _: None)
     assert player.played == [(7, 50)]

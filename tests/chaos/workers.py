@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from choreo.runtime import tether
+
 # A worker that was asked to stop drains for a few seconds; one that takes longer than this hangs.
 STOP_TIMEOUT_S = 40.0
 
@@ -46,8 +48,9 @@ class Worker:
         self._end_reader()
         self.starts += 1
         self._lines = []
+        # tied to this process: if it is killed, no worker is left behind to hold partitions
         self._process = subprocess.Popen(
-            self._command,
+            [sys.executable, "-I", "-S", str(tether.__file__), str(os.getpid()), *self._command],
             cwd=self._folder,
             env=self._environment,
             stdout=subprocess.PIPE,

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.machine import header
+from tests.chaos.bank.child import play_apart
 from tests.chaos.bank.faults import KINDS
-from tests.chaos.bank.round import Result, play, spread
+from tests.chaos.bank.round import Result, spread
 
 KILLS_PER_ROUND: Final = 50
 """Longer rounds hold more in memory to be judged; shorter ones spend their time on starting and stopping."""
 STORES: Final = ("memory", "rocksdb")
 STATE_FORMAT: Final = 1
+BROKEN_OFF_MAX: Final = 3
+"""Rounds whose own process died (see child.py), in a row; more are no accident."""
 CHECKS: Final = (
     "I1 each event is decided once, each transfer ends once, each poisoned event is one dead letter",
     "I2 the money adds up at the end, and in each snapshot with what is in flight",
@@ -83,41 +86,78 @@ def run(campaign: Campaign, *, resume: bool, tell: Callable[[str], None], done: 
     campaign.folder.mkdir(parents=True, exist_ok=True)
     if campaign.only is not None:
         result = _play(campaign, campaign.only, campaign.kills, tell)
-        done(result)
-        return result.ok
-    results = load(campaign.state_file) if resume else []
+        if result is not None:
+            done(result)
+        return result is not None and result.ok
+    rounds = load(campaign.state_file) if resume else Rounds([], [])
     if not resume:
         campaign.state_file.unlink(missing_ok=True)
-    while (made := sum(result.kills for result in results)) < campaign.kills:
+    in_a_row = 0
+    while (made := rounds.kills) < campaign.kills and in_a_row < BROKEN_OFF_MAX:
         if campaign.minutes and time.monotonic() - begun > campaign.minutes * 60:
             break
-        number = sum(result.seed == campaign.seed for result in results) + 1
-        results.append(_play(campaign, number, min(KILLS_PER_ROUND, campaign.kills - made), tell))
-        _save(campaign.state_file, results)
-        _write(campaign.report_file, report(results, {"kills": campaign.kills, "seed": campaign.seed}))
-        done(results[-1])
-        if not results[-1].ok:
-            break
-    return all(result.ok for result in results)
+        number = rounds.next_number(campaign.seed)
+        result = _play(campaign, number, min(KILLS_PER_ROUND, campaign.kills - made), tell)
+        in_a_row = in_a_row + 1 if result is None else 0
+        if result is None:
+            rounds.broken_off.append((campaign.seed, number))
+        else:
+            rounds.played.append(result)
+        _write(campaign.state_file, rounds.as_json())
+        _write(campaign.report_file, report(rounds, {"kills": campaign.kills, "seed": campaign.seed}))
+        if result is not None:
+            done(result)
+            if not result.ok:
+                break
+    return in_a_row < BROKEN_OFF_MAX and rounds.ok
 
 
-def _play(campaign: Campaign, number: int, kills: int, tell: Callable[[str], None]) -> Result:
+def _play(campaign: Campaign, number: int, kills: int, tell: Callable[[str], None]) -> Result | None:
     folder = campaign.folder / f"chaos-{campaign.seed}-{number}"
-    return play(folder, seed=campaign.seed, number=number, kills=kills, store=store_of(number), tell=tell)
+    return play_apart(folder, seed=campaign.seed, number=number, kills=kills, store=store_of(number), tell=tell)
 
 
-def load(file: Path) -> list[Result]:
+@dataclass(frozen=True)
+class Rounds:
+    """All rounds of all sittings.
+
+    Args:
+        played: rounds with a result.
+        broken_off: (seed, number) of rounds whose own process died; they prove nothing, in either direction.
+    """
+
+    played: list[Result]
+    broken_off: list[tuple[int, int]]
+
+    @property
+    def kills(self) -> int:
+        return sum(result.kills for result in self.played)
+
+    @property
+    def ok(self) -> bool:
+        return all(result.ok for result in self.played)
+
+    def next_number(self, seed: int) -> int:
+        numbers = [result.number for result in self.played if result.seed == seed]
+        return max([0, *numbers, *(number for other, number in self.broken_off if other == seed)]) + 1
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "format": STATE_FORMAT,
+            "rounds": [result.as_json() for result in self.played],
+            "broken_off": self.broken_off,
+        }
+
+
+def load(file: Path) -> Rounds:
     """Rounds of earlier sittings; none if there is no file."""
     if not file.exists():
-        return []
+        return Rounds([], [])
     body = json.loads(file.read_text("utf-8"))
     assert body["format"] == STATE_FORMAT, f"{file.name} has format {body['format']}, expected {STATE_FORMAT}"
     names = {field.name for field in fields(Result)}
-    return [Result(**{name: value for name, value in one.items() if name in names}) for one in body["rounds"]]
-
-
-def _save(file: Path, results: Iterable[Result]) -> None:
-    _write(file, {"format": STATE_FORMAT, "rounds": [result.as_json() for result in results]})
+    played = [Result(**{name: value for name, value in one.items() if name in names}) for one in body["rounds"]]
+    return Rounds(played, [(seed, number) for seed, number in body["broken_off"]])
 
 
 def _write(file: Path, body: dict[str, Any]) -> None:
@@ -127,8 +167,9 @@ def _write(file: Path, body: dict[str, Any]) -> None:
     fresh.replace(file)
 
 
-def report(results: list[Result], parameters: dict[str, Any]) -> dict[str, Any]:
+def report(rounds: Rounds, parameters: dict[str, Any]) -> dict[str, Any]:
     """What all rounds together amount to."""
+    results = rounds.played
     fired: Counter[str] = Counter()
     for result in results:
         fired.update(result.fired)
@@ -139,6 +180,8 @@ def report(results: list[Result], parameters: dict[str, Any]) -> dict[str, Any]:
         **header(parameters),
         "ok": all(result.ok for result in results),
         "rounds": len(results),
+        "rounds_broken_off": rounds.broken_off,
+        "workers_ended_by_librdkafka": sum(result.crashes for result in results),
         "seeds": sorted({result.seed for result in results}),
         "stores": dict(Counter(result.store for result in results)),
         "commits": sorted({result.commit for result in results}),

@@ -51,6 +51,7 @@ class Result:
     snapshots: int
     ledger_calls: int
     ledger_repeated: int
+    crashes: int  # workers that librdkafka ended while the broker was away or just back
     recover_s: tuple[float, ...]  # kill → first commit of the partitions, undisturbed ones
     heal_s: float
     fault_s: float
@@ -133,6 +134,7 @@ def play(
         snapshots=len(evidence.snapshots),
         ledger_calls=len(evidence.calls),
         ledger_repeated=len(evidence.calls) - len({call.key for call in evidence.calls}),
+        crashes=len(world.crashed),
         recover_s=tuple(recoveries(world.kills, evidence)),
         heal_s=round(heal_s, 2),
         fault_s=round(fault_s, 1),

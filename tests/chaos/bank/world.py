@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from choreo.errors import EXIT_UNREACHABLE
+from choreo.runtime import tether
 from choreo.runtime.broker import EmbeddedBroker
 from tests.chaos.bank.collect import Wires
 from tests.chaos.bank.evidence import AGENTS, Disturbance, Zombie, group
@@ -36,6 +39,8 @@ STALLED_S: Final = 60.0
 SETTLED_DECISIONS: Final = 3
 """A worker counts as at work when it has partitions and its agent has decided so much since."""
 TICK_S: Final = 0.02
+OUTAGES: Final = ("broker kill -9", "broker restart")
+CLIENT_CRASHES: Final = (-signal.SIGSEGV, -signal.SIGABRT)
 TOPOLOGY_FILE: Final = "topologies/bank.yaml"
 
 _STAMP = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\]")
@@ -115,6 +120,7 @@ class World:
         self.zombies: list[Zombie] = []
         self.disturbances: list[Disturbance] = []
         self.ended: list[str] = []
+        self.crashed: list[str] = []
         self.workers: dict[str, list[BankWorker]] = {agent: [] for agent in AGENTS}
         self.held: set[BankWorker] = set()  # in the middle of a fault of its own
         self.ledger_file = folder / "ledger.sqlite"
@@ -154,8 +160,9 @@ class World:
 
     def _start_ledger(self) -> str:
         """Its address. This process is never killed in a round."""
+        command = [sys.executable, "-m", "demos.bank_ledger", "--file", str(self.ledger_file), "--port", "0"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "demos.bank_ledger", "--file", str(self.ledger_file), "--port", "0"],
+            [sys.executable, "-I", "-S", str(tether.__file__), str(os.getpid()), *command],
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
             text=True,
@@ -229,13 +236,27 @@ class World:
             if worker in self.held:
                 continue
             if not worker.alive:
-                # who starts while there is no broker says so and ends; a supervisor starts it again
-                if not (self.broker_away and worker.exit_code == EXIT_UNREACHABLE):
-                    self.ended.append(f"{worker.name} ended with {worker.exit_code}: {worker.tail(12)}")
+                self._ended_by_itself(worker)
                 self.start(worker)
             elif worker.settled_from is None and worker.assigned():
                 worker.settled_from = self.watch.decided_by[worker.agent]
         return decided
+
+    def _ended_by_itself(self, worker: BankWorker) -> None:
+        """Only an outage excuses it.
+
+        Who starts while there is no broker says so and ends. And librdkafka may end the process when the broker comes
+        back: to the promises that is one more kill; it is counted, and its last words are kept.
+        """
+        if self.broker_away and worker.exit_code == EXIT_UNREACHABLE:
+            return
+        what = f"{worker.name} ended with {worker.exit_code}: {worker.tail(12)}"
+        lately = any(one.kind in OUTAGES and one.to_ms > now_ms() for one in self.disturbances)
+        if worker.exit_code in CLIENT_CRASHES and (self.broker_away or lately):
+            self.crashed.append(what)
+            self.disturbed("crash", [worker.agent], now_ms() - 1_000)
+        else:
+            self.ended.append(what)
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
