@@ -31,9 +31,8 @@ _NONE: Final[Mapping[Any, Any]] = {}
 
 
 class Done:
-    """A finished step, until it is committed. It doesn't keep its trigger: a burst holds thousands of steps, and with the
-    inputs and their headers they were several kB each, more than the processor's caches hold (a step took 43 us instead
-    of 32)."""
+    """A finished step, until it is committed. It doesn't keep its trigger: a burst holds thousands of steps, and with
+    inputs and headers they were several kB each, more than the processor's caches hold."""
 
     __slots__ = (
         "buffered_bytes",

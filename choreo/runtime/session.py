@@ -46,8 +46,8 @@ POLL_IDLE_S: Final = 0.25
 POLL_BUSY_S: Final = 0.002
 """Wait for input while calls are in flight: their answers do not wake the consumer."""
 BATCH: Final = 500
-"""Records taken from the consumer at once. They become objects of several kB each: more of them than fit the processor's
-second cache cost more than the calls that they save (46 us an event with 500, 48 with 250, 59 with 2,000)."""
+"""Records taken from the consumer at once. They become objects of several kB each: more of them than fit the second
+cache of a processor cost more than the calls that they save (46 us an event with 500, 48 with 250, 59 with 2,000)."""
 COMMIT_WAIT_S: Final = 0.001
 """Wait for the burst under way when nothing can run; records that arrive are seen this much later."""
 REBALANCE_PAUSE_MS: Final = 20
