@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class Live:
         async def call(call: Call) -> None:
             await asyncio.sleep(0.01)
 
-        return EngineShell(config, call=call, on_failure=self.failures.append)
+        return EngineShell(replace(config, **changes), call=call, on_failure=self.failures.append)
 
     def emitted(self, topic: str, count: int, timeout_s: float = 30.0) -> list[bytes]:
         """Committed values of a topic, read until ``count`` and the ends are there; then what else is there."""
