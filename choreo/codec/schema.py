@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from keyword import iskeyword
 from typing import Any, Final
 
 import fastavro
@@ -37,6 +38,7 @@ from choreo.errors import SchemaError
 
 # The largest schemas in public collections have some thousand fields.
 _VALUES_MAX: Final = 20_000
+_WINDOW_EXAMPLE: Final = '"window": {"kind": "sliding", "size": "5m", "every": "30s", "late": "1m"}'
 
 
 class Schema:
@@ -217,10 +219,12 @@ class _Builder:
         is_window = isinstance(node, Record) and node.name == WINDOW_NAME
         place = f"{self._where}{record.name}.{body['name']}"
         if is_window and not isinstance(window, dict):
-            example = '"window": {"kind": "sliding", "size": "5m", "every": "30s", "late": "1m"}'
-            refuse(f"a field of type {WINDOW_NAME} needs its configuration", place, f"add {example}")
+            refuse(f"a field of type {WINDOW_NAME} needs its configuration", place, f"add {_WINDOW_EXAMPLE}")
         if window is not None and not is_window:
             refuse(f"'window' configures a field of type {WINDOW_NAME}, not of another type", place)
+        for key in window or ():
+            if not key.isidentifier() or iskeyword(key):  # generated classes write them as arguments of a call
+                refuse(f"a window has no setting {key!r:.80}", place, f"as in {_WINDOW_EXAMPLE}")
         return Field(
             body["name"],
             node,

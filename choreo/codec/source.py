@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple, NoReturn
@@ -56,8 +57,14 @@ def load_json(text: str, file: str) -> Json:
             found[key] = value
         return found
 
+    def finite(number: str) -> float:
+        found = float(number)
+        if not math.isfinite(found):
+            refuse(f"{number} is not a JSON number that a double can hold", file)
+        return found
+
     try:
-        loaded: Json = json.loads(text, object_pairs_hook=unique)
+        loaded: Json = json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
     except json.JSONDecodeError as error:
         refuse(f"not valid JSON: {error.msg}", f"{file}:{error.lineno}:{error.colno}")
     except RecursionError:

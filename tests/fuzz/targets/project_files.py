@@ -61,6 +61,8 @@ def check_avsc(data: bytes) -> None:
     bare = SchemaSet.load({"R.avsc": json.dumps(_undocumented(json.loads(text_of(data))))}, library_texts())
     for name, source in generate(bare, bare.files.values()).items():
         promised(code_of(source) == code_of(sources[name]), "a doc became code")
+        names = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+        promised(names <= NAMES | defined_in(source), f"the code uses {names - NAMES - defined_in(source)}")
 
 
 def _undocumented(body: object) -> object:
@@ -71,6 +73,24 @@ def _undocumented(body: object) -> object:
         return body
     kept = ("default", "window")
     return {name: one if name in kept else _undocumented(one) for name, one in body.items() if name != "doc"}
+
+
+NAMES: Final = frozenset({"str", "int", "float", "bool", "bytes", "list", "dict", "tuple", "ClassVar", "Literal"})
+
+
+def defined_in(source: str) -> set[str]:
+    """Names that a generated module imports or defines."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+        elif isinstance(node, ast.Assign):
+            found |= {one.id for one in node.targets if isinstance(one, ast.Name)}
+    return found
 
 
 def code_of(source: str) -> str:
@@ -111,8 +131,10 @@ def avsc_words() -> tuple[bytes, ...]:
     )
     quoted = [json.dumps(word).encode() for word in (*kinds, *keys, *more, "t.R", "t.Node", "R", "class", "_x", "None")]
     docs = (b'\\"\\"\\"', b'\\"' * 200, b"\\\\" * 119, b"x" * 110 + b'\\"\\"\\"', b"\\n")
+    windows = (b'"window": {"kind": "sliding", "size": "5m", "every": "30s"}', b'"every": "30s",', b'"late":', b"NaN")
     marks = (
         *docs,
+        *windows,
         b"{",
         b"}",
         b"[",
@@ -133,7 +155,9 @@ def avsc_seeds() -> tuple[bytes, ...]:
     defaults = record(
         "D", ("d", logical("bytes", "decimal", precision=4, scale=2), "}"), ("p", POINT, {"x": 1, "y": 2})
     )
-    texts = [one.text for one in (*builtin_schemas(), *project_schemas()[:6], FLIGHT, defaults)]
+    windowed = {"name": "w", "type": "choreo.Window", "window": {"kind": "tumbling", "size": "5m", "late": "1m"}}
+    row = json.dumps({"type": "record", "name": "t.Row", "fields": [{"name": "k", "type": "string"}, windowed]})
+    texts = [row, *(one.text for one in (*builtin_schemas(), *project_schemas()[:6], FLIGHT, defaults))]
     return tuple(text.encode() for text in (*small, *texts, json.dumps(NODE, indent=1)))
 
 
@@ -271,7 +295,15 @@ answer: [fog, {{error: no such airport}}, 1, 1.5, true, ~]
 
 
 # Inputs that broke a promise once.
+WINDOWED: Final = b'{"type":"record","name":"t.R","fields":[{"name":"w","type":"choreo.Window","window":{%s}}]}'
 FOUND_AVSC: Final = (
+    WINDOWED % b'"kind=__import__(\'os\').getcwd(), size":"5m"',
+    WINDOWED % b'"class":"5m"',
+    WINDOWED % b'"size":NaN',
+    b'{"type":"record","name":"t.R","fields":[{"name":"f","type":"int","window":5}]}',
+    b'{"type":"record","name":"t.R","fields":[{"name":"f","type":"double","default":NaN}]}',
+    b'{"type":"record","name":"t.R","fields":[{"name":"f","type":"double","default":-Infinity}]}',
+    b'{"type":"record","name":"t.R","fields":[{"name":"f","type":"double","default":1e400}]}',
     b'{"type":"record","name":"t.R","fields":[{"name":"f","type":' + b"9" * 5_000 + b"}]}",
     b'{"type":"record","name":"t.R","fields":[{"name":"f","type":"int","default":' + b"9" * 4_000 + b"}]}",
     b'{"type":"record","name":"t.R","doc":"\\u0000","fields":[{"name":"f","type":"int","doc":"\\u0000 a\\u000cb"}]}',
