@@ -17,7 +17,8 @@ from tests.chaos.bank import collect, faults
 from tests.chaos.bank.evidence import AGENTS, READS, TABLES, TOPICS, Commit, Evidence
 from tests.chaos.bank.invariants import judge
 from tests.chaos.bank.watch import Snapshots
-from tests.chaos.bank.world import Kill, Stalled, World
+from tests.chaos.bank.world import Kill, Stalled, World, now_ms
+from tests.chaos.workers import STOP_TIMEOUT_S
 
 WARM_DECISIONS: Final = 30
 """Each agent decides so much before the first fault."""
@@ -82,6 +83,7 @@ def play(
     begun = time.monotonic()
     stalled = ""
     heal_s = fault_s = 0.0
+    started_ms = now_ms()
     with World(folder, seed=f"s{seed}r{number}", store=store, tell=tell) as world:
         healed: dict[tuple[str, int], int] = {}
         snapshots: Snapshots | None = None
@@ -93,6 +95,7 @@ def play(
             snapshots = world.snapshots()
             began = time.monotonic()
             world.wait(lambda: len(world.at_work()) == len(world.everyone()), "all workers to be at work")
+            world.disturbed("start", AGENTS, started_ms, after_ms=5_000)
             faults.run(world, kills)
             fault_s = time.monotonic() - began
             tell("healing")
@@ -174,7 +177,7 @@ def _stop(world: World) -> None:
     for worker in world.everyone():
         worker.ask_to_stop()
     for worker in world.everyone():
-        code = worker.stop()
+        code = worker.wait_exit(STOP_TIMEOUT_S)
         if code != 0:
             world.ended.append(f"{worker.name} was told to stop and ended with {code}: {worker.tail(12)}")
 
