@@ -126,6 +126,8 @@ def test_recovery_is_measured_to_the_first_commit_that_gets_on() -> None:
     ]
     kill = Kill("debit", "bank.debit.debit-1", 1_000)
     assert recoveries([kill], round_) == [1.5]
+    round_.disturbances.append(Disturbance("kill -9", ("debit",), 1_200, 1_300, "bank.debit.debit-2"))
+    assert recoveries([kill], round_) == [1.5]
     round_.disturbances.append(Disturbance("broker restart", ("debit", "credit"), 1_200, 1_300))
     assert recoveries([kill], round_) == []
     assert spread([3.0, 1.0, 2.0]) == (2.0, 3.0)

@@ -141,12 +141,13 @@ class Call(NamedTuple):
 
 
 class Disturbance(NamedTuple):
-    """A time in which a fault touched an agent's workers."""
+    """A time in which a fault touched an agent's workers, or one of them (``worker``: its transactional id)."""
 
     kind: str
     agents: tuple[str, ...]
     from_ms: int
     to_ms: int
+    worker: str = ""
 
 
 @dataclass

@@ -58,7 +58,7 @@ def _kill(world: World, victim: BankWorker, kind: str) -> None:
     world.fired[kind] += fired
     if fired and kind == KILL:
         world.kills.append(Kill(victim.agent, victim.owner, at_ms))
-    world.disturbed(kind, [victim.agent], at_ms)
+    world.disturbed(kind, [victim.agent], at_ms, worker=victim.owner)
     world.start(victim)
 
 
@@ -221,7 +221,7 @@ def disk_full(world: World, _: Budget) -> None:
     world.fired[DISK_FULL] += code not in (0, None) and "File too large" in said
     world.start(victim)
     world.held.discard(victim)
-    world.disturbed(DISK_FULL, [victim.agent], from_ms)
+    world.disturbed(DISK_FULL, [victim.agent], from_ms, worker=victim.owner)
     world.wait_decided(3, [victim.agent])
 
 

@@ -216,7 +216,7 @@ def recoveries(kills: list[Kill], evidence: Evidence) -> list[float]:
     """Seconds from a kill to the first commit of the worker that was started at once in the victim's place.
 
     The commit with which a worker takes its partitions on does not count: it has to get on with one. Left out are
-    kills into whose recovery another fault of the same agent fell.
+    kills into whose recovery another fault of this worker or of the whole agent fell.
     """
     moved = _progress(evidence.commits)
     found = []
@@ -228,7 +228,8 @@ def recoveries(kills: list[Kill], evidence: Evidence) -> list[float]:
         others = (
             one
             for one in evidence.disturbances
-            if kill.agent in one.agents and one.from_ms != kill.at_ms and one.from_ms < first and one.to_ms > kill.at_ms
+            if kill.agent in one.agents and one.worker in ("", kill.owner)
+            if one.from_ms != kill.at_ms and one.from_ms < first and one.to_ms > kill.at_ms
         )
         if next(others, None) is None:
             found.append(round((first - kill.at_ms) / 1_000, 3))

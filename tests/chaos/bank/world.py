@@ -254,7 +254,7 @@ class World:
         lately = any(one.kind in OUTAGES and one.to_ms > now_ms() for one in self.disturbances)
         if worker.exit_code in CLIENT_CRASHES and (self.broker_away or lately):
             self.crashed.append(what)
-            self.disturbed("crash", [worker.agent], now_ms() - 1_000)
+            self.disturbed("crash", [worker.agent], now_ms() - 1_000, worker=worker.owner)
         else:
             self.ended.append(what)
 
@@ -313,6 +313,8 @@ class World:
         self._stack.callback(taken.stop)
         return taken
 
-    def disturbed(self, kind: str, agents: Sequence[str], from_ms: int, *, after_ms: int = 500) -> None:
-        """Notes that a fault touched agents from then until now (and a little more)."""
-        self.disturbances.append(Disturbance(kind, tuple(agents), from_ms, now_ms() + after_ms))
+    def disturbed(
+        self, kind: str, agents: Sequence[str], from_ms: int, *, after_ms: int = 500, worker: str = ""
+    ) -> None:
+        """Notes that a fault touched agents (or one worker) from then until now and a little more."""
+        self.disturbances.append(Disturbance(kind, tuple(agents), from_ms, now_ms() + after_ms, worker))
