@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +31,7 @@ class Feed:
         burst_max: events in the largest transaction.
     """
 
-    topics: dict[str, Wire]
+    topics: Mapping[str, Wire]
     keys: int = 200
     rate_per_s: float = 300.0
     abort_share: float = 0.15

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from confluent_kafka import (
@@ -224,7 +224,7 @@ class Follower:
                     self._grew.notify_all()
 
 
-def inputs(bootstrap: str, topics: dict[str, Wire]) -> list[Input]:
+def inputs(bootstrap: str, topics: Mapping[str, Wire]) -> list[Input]:
     """Committed inputs as a reader finds them."""
     return [
         Input(
