@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +26,8 @@ from tests.fuzz.watch import Watch
 
 RUNS: Final = 20_000
 REQUIREMENTS: Final = Path(__file__).with_name("requirements.lock")
+SITTING: Final = ("command", "commit", "date", "parameters", "cases")
+"""What is kept of an earlier sitting, whose cases the rows count too."""
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 64
 
@@ -42,8 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return replay(options.case.read_bytes(), [one.name for one in targets], console)
     result: Path = options.build / "fuzz.json"
     tally = Tally()
+    earlier: list[dict[str, Any]] = []
     if options.resume and result.is_file():
-        tally = Tally.resumed(json.loads(result.read_text("utf-8")), places.failures)
+        before: dict[str, Any] = json.loads(result.read_text("utf-8"))
+        tally = Tally.resumed(before, places.failures)
+        earlier = [*before.get("earlier_sittings", []), {name: before[name] for name in SITTING}]
     engines = engines_of(options.engine, places, console)
     seed = options.seed + 1_000 * tally.sittings
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
@@ -60,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def write() -> None:
         result.parent.mkdir(parents=True, exist_ok=True)
-        body = {**header(parameters), **tally.as_json()}
+        body = {**header(parameters), "earlier_sittings": earlier, **tally.as_json()}
         result.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
     while True:

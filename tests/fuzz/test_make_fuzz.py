@@ -32,6 +32,7 @@ def test_cases_add_up_over_sittings(tmp_path: Path) -> None:
     assert (first["cases"], second["cases"]) == (120, 240)
     assert second["cases_by_area"] == {"settings": 240}
     assert second["rows"][0]["sittings"] == 2
+    assert [one["cases"] for one in second["earlier_sittings"]] == [120]
     assert {"command", "commit", "date", "machine", "versions", "parameters"} <= second.keys()
 
 
