@@ -20,7 +20,6 @@ from typing import Any, Final, Protocol
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Producer,
@@ -46,10 +45,10 @@ BLOCKED_S: Final = 0.5
 """After this long an open transaction of a predecessor is taken for abandoned (its session has ended already)."""
 READ_BATCH: Final = 250
 """Small, so that messages die young: with 10,000 at a time half of a restore's time was garbage collection."""
-UNSTABLE_RETRY_S: Final = 0.05
 RESTORE_TIMEOUT_S: Final = 300.0
 """Without any progress for this long a restore gives up and the worker starts over."""
 
+COORDINATOR_RETRY_S: Final = 0.05
 _COORDINATOR_MOVES: Final = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -182,7 +181,10 @@ class Restorer:
     def _restore(self, admin: AdminClient, ticket: int, numbers: tuple[int, ...]) -> None:
         if not self._is_wanted(ticket):
             return
-        committed, owners = self._committed(admin, numbers)
+        known = self._committed(admin, numbers)
+        if known is None:
+            return
+        committed, owners = known
         buildings = {number: _Building(number) for number in numbers}
         ends = self._ends(numbers)
         log_starts = self._log_starts(numbers)
@@ -215,26 +217,12 @@ class Restorer:
 
     def _committed(
         self, admin: AdminClient, numbers: tuple[int, ...]
-    ) -> tuple[dict[tuple[str, int], Snapshot | EngineError | None], dict[int, set[str]]]:
+    ) -> tuple[dict[tuple[str, int], Snapshot | EngineError | None], dict[int, set[str]]] | None:
+        """Where the group is, and who was there last; None: the restore is given up."""
         wanted = [TopicPartition(topic, number) for topic in self._config.inputs for number in numbers]
-        started = time.monotonic()
-        fenced = False
-        self._wait_coordinator(admin)
-        while True:
-            found = self._group_offsets(admin, wanted, stable=True)
-            unstable = [tp for tp in found if tp.error is not None]
-            if not unstable:
-                break
-            others = [tp.error for tp in unstable if tp.error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT]
-            if others:
-                raise unreachable(others[0], self._config.bootstrap)
-            if not fenced and time.monotonic() - started > BLOCKED_S:
-                fenced = True
-                self._end_transactions(admin, self._owners_of(self._group_offsets(admin, unstable, stable=False)))
-            if time.monotonic() - started > RESTORE_TIMEOUT_S:
-                raise EngineError("the group's offsets did not become stable", code="CH0307", fault="environment")
-            if self._stopping.wait(UNSTABLE_RETRY_S):
-                break
+        found = self._stable_offsets(admin, wanted)
+        if found is None:
+            return None
         committed: dict[tuple[str, int], Snapshot | EngineError | None] = {}
         owners: dict[int, set[str]] = {}
         for tp in found:
@@ -250,38 +238,73 @@ class Restorer:
                 owners.setdefault(tp.partition, set()).add(owner)
         return committed, owners
 
-    def _wait_coordinator(self, admin: AdminClient) -> None:
-        """Until the group's coordinator answers: it may be loading, or moving to another broker.
+    def _stable_offsets(self, admin: AdminClient, wanted: list[TopicPartition]) -> list[Any] | None:
+        """The group's offsets once no transaction may change them; None: the restore is given up.
 
-        Asked by a description, because librdkafka (2.16.1, its issue 5040) ends the whole process when the answer to a
-        question for offsets is that the coordinator is elsewhere.
+        Offsets that are not stable get no answer within ``BLOCKED_S``. So does a broker that is slow; only if it did
+        answer what the offsets are without that transaction, its owner is taken for dead.
         """
-        deadline = time.monotonic() + RESTORE_TIMEOUT_S
-        group = self._config.group
-        while not self._stopping.is_set():
+        started = time.monotonic()
+        owners: set[str] | None = None
+        fenced = False
+        client = self._group_client(stable=True)
+        try:
+            while not self._stopping.is_set():
+                found = self._group_offsets(client, wanted, BLOCKED_S)
+                if found is not None:
+                    return found
+                if owners is None:
+                    owners = self._owners_while_unstable(wanted)
+                elif not fenced:
+                    fenced = True
+                    self._end_transactions(admin, owners)
+                if time.monotonic() - started > RESTORE_TIMEOUT_S:
+                    raise EngineError("the group's offsets did not become stable", code="CH0307", fault="environment")
+            return None
+        finally:
+            client.close()
+
+    def _owners_while_unstable(self, wanted: list[TopicPartition]) -> set[str]:
+        client = self._group_client(stable=False)
+        try:
+            found = self._group_offsets(client, wanted, REQUEST_TIMEOUT_S)
+        finally:
+            client.close()
+        if found is None:
+            raise unreachable("no answer in time", self._config.bootstrap)
+        return self._owners_of(found)
+
+    def _group_client(self, *, stable: bool) -> Consumer:
+        """A client that asks for the group's offsets and never joins it.
+
+        An admin client could ask too, but ends the whole process when the coordinator is loading or has moved
+        (librdkafka 2.16.1, its issue 5040).
+        """
+        settings = reader(self._config.bootstrap, self._config.security, read_committed=stable)
+        return Consumer({**settings, "group.id": self._config.group})
+
+    def _group_offsets(self, client: Consumer, wanted: list[TopicPartition], timeout_s: float) -> list[Any] | None:
+        """Offsets and metadata; None: no answer in time, which is what unstable offsets get."""
+        places = [TopicPartition(tp.topic, tp.partition) for tp in wanted]
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while True:
             try:
-                admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group].result(
-                    timeout=REQUEST_TIMEOUT_S
-                )
+                found = list(client.committed(places, timeout_s))
+                break
             except KafkaException as error:
                 code = error.args[0].code()
-                if code == KafkaError.GROUP_ID_NOT_FOUND:
-                    return
+                if code == KafkaError._TIMED_OUT:
+                    return None
                 if code not in _COORDINATOR_MOVES or time.monotonic() > deadline:
                     raise unreachable(error.args[0], self._config.bootstrap) from error
-            except TimeoutError as error:
-                raise unreachable(error, self._config.bootstrap) from error
-            else:
-                return
-            self._stopping.wait(UNSTABLE_RETRY_S)
-
-    def _group_offsets(self, admin: AdminClient, wanted: list[TopicPartition], *, stable: bool) -> list[Any]:
-        request = ConsumerGroupTopicPartitions(
-            self._config.group, [TopicPartition(tp.topic, tp.partition) for tp in wanted]
-        )
-        futures = admin.list_consumer_group_offsets([request], require_stable=stable, request_timeout=REQUEST_TIMEOUT_S)
-        result = wait_result(futures[self._config.group], self._config.bootstrap)
-        return list(result.topic_partitions)
+            if self._stopping.wait(COORDINATOR_RETRY_S):
+                return None
+        errors = [tp.error for tp in found if tp.error is not None]
+        if any(error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT for error in errors):
+            return None
+        if errors:
+            raise unreachable(errors[0], self._config.bootstrap)
+        return found
 
     def _owners_of(self, found: list[Any]) -> set[str]:
         owners: set[str] = set()

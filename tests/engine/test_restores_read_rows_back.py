@@ -1,13 +1,12 @@
-"""Rows come back from a changelog as they were stored, and the group's offsets are asked only of its coordinator."""
+"""Rows come back from a changelog as they were stored, and the group's offsets are waited for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from choreo.errors import HostError
@@ -66,24 +65,22 @@ def test_tombstone_deletes_and_rows_keep_their_order() -> None:
     assert InternalRecords().packed_rows(rows) == [("ключ", b"\x001"), ("k", None), ("ключ", b"\x002")]
 
 
-class Answer:
-    def __init__(self, code: int | None) -> None:
-        self._code = code
-
-    def result(self, timeout: float | None = None) -> object:
-        if self._code is not None:
-            raise KafkaException(KafkaError(self._code))
-        return object()
+PLACES = [TopicPartition("in", 0), TopicPartition("in", 1)]
 
 
-class Coordinator(AdminClient):  # type: ignore[misc]  # the client's stubs are not read, see pyproject
-    """Answers in turn; no connection is ever made."""
+class Coordinator(Consumer):  # type: ignore[misc]  # the client's stubs are not read, see pyproject
+    """Answers in turn: the code of an error, or offsets. No connection is ever made."""
 
     def __init__(self, *codes: int | None) -> None:
         self.codes = list(codes)
 
-    def describe_consumer_groups(self, groups: list[str], **_: Any) -> dict[str, Answer]:
-        return dict.fromkeys(groups, Answer(self.codes.pop(0)))
+    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        code = self.codes.pop(0)
+        if code is not None:
+            raise KafkaException(KafkaError(code))
+        return places
+
+    def close(self) -> None: ...
 
 
 @pytest.fixture
@@ -98,15 +95,53 @@ def restorer(tmp_path: Path) -> Iterator[Restorer]:
 
 def test_coordinator_that_moves_is_asked_again(restorer: Restorer) -> None:
     moving = Coordinator(KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, None)
-    restorer._wait_coordinator(moving)
+    assert restorer._group_offsets(moving, PLACES, 0.5) == PLACES
     assert moving.codes == []
-
-
-def test_group_that_is_not_known_yet_has_a_coordinator(restorer: Restorer) -> None:
-    restorer._wait_coordinator(Coordinator(KafkaError.GROUP_ID_NOT_FOUND))
 
 
 def test_other_answers_of_the_coordinator_end_the_session(restorer: Restorer) -> None:
     with pytest.raises(HostError) as caught:
-        restorer._wait_coordinator(Coordinator(KafkaError.GROUP_AUTHORIZATION_FAILED))
+        restorer._group_offsets(Coordinator(KafkaError.GROUP_AUTHORIZATION_FAILED), PLACES, 0.5)
     assert caught.value.code == "CH0801"
+
+
+@pytest.fixture
+def ended(restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """Owners whose transactions were ended."""
+    seen: list[set[str]] = []
+    monkeypatch.setattr(restorer, "_end_transactions", lambda admin, owners: seen.append(owners))
+    monkeypatch.setattr(restorer, "_owners_of", lambda found: {"g.w1"})
+    return seen
+
+
+def _asks(monkeypatch: pytest.MonkeyPatch, restorer: Restorer, stable: Coordinator, unstable: Coordinator) -> None:
+    clients = {True: stable, False: unstable}
+    monkeypatch.setattr(restorer, "_group_client", lambda *, stable: clients[stable])
+
+
+def test_offsets_that_stay_unstable_end_the_transaction_of_their_owner(
+    restorer: Restorer, ended: list[set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = KafkaError._TIMED_OUT
+    _asks(monkeypatch, restorer, Coordinator(late, late, late, None), Coordinator(None))
+    assert restorer._stable_offsets(AdminClient({"bootstrap.servers": ""}), PLACES) == PLACES
+    assert ended == [{"g.w1"}]
+
+
+def test_one_slow_answer_ends_nobodys_transaction(
+    restorer: Restorer, ended: list[set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _asks(monkeypatch, restorer, Coordinator(KafkaError._TIMED_OUT, None), Coordinator(None))
+    assert restorer._stable_offsets(AdminClient({"bootstrap.servers": ""}), PLACES) == PLACES
+    assert ended == []
+
+
+def test_cluster_that_does_not_answer_ends_the_session(
+    restorer: Restorer, ended: list[set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = KafkaError._TIMED_OUT
+    _asks(monkeypatch, restorer, Coordinator(late), Coordinator(late))
+    with pytest.raises(HostError) as caught:
+        restorer._stable_offsets(AdminClient({"bootstrap.servers": ""}), PLACES)
+    assert caught.value.code == "CH0801"
+    assert ended == []
