@@ -12,7 +12,7 @@ SEED ?= 1
 FAST := not kafka and not chaos and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fast fuzz bench lock docs clean
+.PHONY: help setup demo test check lint fast sim fuzz bench lock docs clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -46,6 +46,10 @@ test: lint ## Everything, on a real Kafka
 fuzz: $(INSTALLED) ## Hostile input for every reader (TARGET="avro keys" RUNS=20000 MINUTES= SEED=1 RESUME=1 CASE=file)
 	@$(BIN)/python -m tests.fuzz $(if $(TARGET),--target "$(TARGET)") $(if $(RUNS),--runs $(RUNS)) \
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(RESUME),--resume) $(if $(CASE),--case $(CASE))
+
+sim: $(INSTALLED) ## Simulated worlds and every fault point into build/sim.json (SEEDS=0-20000 or COUNT=; RESUME=1 JOBS=2)
+	@$(BIN)/python -m tests.kernel.sim $(if $(SEEDS),--seeds $(SEEDS)) $(if $(COUNT),--count $(COUNT)) \
+		$(if $(RESUME),--resume) $(if $(JOBS),--jobs $(JOBS))
 
 chaos: $(INSTALLED) ## The bank under faults into build/chaos.json (KILLS=100 SEED=1 MINUTES=; RESUME=1 goes on; ROUND=n again)
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES)) \
