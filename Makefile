@@ -12,7 +12,7 @@ SEED ?= 1
 FAST := not kafka and not chaos and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fast sim fuzz bench lock docs clean
+.PHONY: help setup demo test check lint fast chaos sim fuzz bench lock docs clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
