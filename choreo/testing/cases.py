@@ -40,10 +40,12 @@ from typing import Final
 from choreo.codec.schema import Schema, SchemaSet
 from choreo.codec.types import Array, Map, Primitive, Record, Type, Union
 from choreo.errors import ChoreoError, SchemaError, TopologyError
+from choreo.kernel.envelope import TIME_MS_MAX
 from choreo.runtime.json_values import from_json
 from choreo.runtime.project import TOPOLOGIES, Project, read_text
+from choreo.testing.clock import to_ms
 from choreo.testing.driver import TopologyDriver
-from choreo.topology.fields import UNITS_MS
+from choreo.topology.fields import DURATION_MS_MAX, UNITS_MS
 from choreo.topology.model import Position, Topology
 from choreo.topology.nodes import Mapping, Node, Scalar, Sequence, read_nodes
 
@@ -394,7 +396,10 @@ def _duration(node: Node) -> timedelta:
     match = _DURATION.fullmatch(node.text) if isinstance(node, Scalar) else None
     if match is None:
         raise _wrong("not a duration", node.position, "write for example 30s, 10m, 1h")
-    return timedelta(milliseconds=int(match[1]) * UNITS_MS[match[2]])
+    milliseconds = int(match[1]) * UNITS_MS[match[2]]
+    if milliseconds > DURATION_MS_MAX:
+        raise _wrong("more than a century", node.position, "write for example 30s, 10m, 1h")
+    return timedelta(milliseconds=milliseconds)
 
 
 def _moment(node: Node) -> datetime:
@@ -402,7 +407,10 @@ def _moment(node: Node) -> datetime:
         moment = datetime.fromisoformat(_text(node))
     except ValueError:
         raise _wrong("not a time", node.position, "write for example 2013-01-01T10:00:00Z") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    if not 0 <= to_ms(moment) <= TIME_MS_MAX:
+        raise _wrong("a time outside the years 1970 to 9999", node.position, "no event can carry it")
+    return moment
 
 
 def _get(node: Mapping, name: str) -> Node | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import json
+from datetime import datetime, timedelta
 from functools import cache
 from random import Random
 from typing import Final
@@ -16,10 +17,12 @@ from choreo.codec.generate import generate
 from choreo.codec.schema import Schema, SchemaSet
 from choreo.codec.wire import Decoder, Encoder
 from choreo.errors import ChoreoError, DecodeError, HostError, SchemaError
+from choreo.kernel.envelope import TIME_MS_MAX, rfc3339
 from choreo.runtime.builtin_schemas import builtin_lock, builtin_schemas, library_texts
 from choreo.runtime.registry_lock import Lock
 from choreo.runtime.settings import SETTINGS, Settings
 from choreo.testing import cases
+from choreo.testing.clock import START, to_ms
 from choreo.topology.nodes import Mapping, read_nodes
 from tests.codec.shapes import FLIGHT, FLIGHT_VALUE, NODE, POINT, SCHEMAS, logical, record
 from tests.fuzz.changes import TEXT, changing, word_of
@@ -250,7 +253,11 @@ def check_case(data: bytes) -> None:
     for node in (root, *(entry.value for entry in root.entries.values())):
         for read in (cases._duration, cases._moment, cases._answer, cases._text):
             try:
-                read(node)
+                found = read(node)
+                if isinstance(found, datetime):
+                    promised(0 <= to_ms(found) <= TIME_MS_MAX, "a time that no header can carry")
+                elif isinstance(found, timedelta):
+                    rfc3339(to_ms(START + found))
             except ChoreoError as error:
                 refused(error, "CH0102")
         for schema in (FLIGHT, wide_schema()):
@@ -317,7 +324,14 @@ FOUND_LOCK: Final = (
     b'{"format": 1, "schemas": {}, "subjects": {"a": [{"id": 1e400, "version": 1}]}}',
     b'{"format": 1, "schemas": {}, "subjects": {"a": [{"id": NaN, "version": 1}]}}',
 )
-FOUND_CASES: Final = (b"cases: {delay: " + b"9" * 5_000 + b"}", b"at: -" + b"9" * 5_000)
+FOUND_CASES: Final = (
+    b"cases: {delay: " + b"9" * 5_000 + b"}",
+    b"at: -" + b"9" * 5_000,
+    b"at: 0001-01-01T00:00:00+14:00",
+    b"at: 9999-12-31T23:59:59-14:00",
+    b"at: 1969-12-31T23:59:59Z",
+    b"advance: 999999999d",
+)
 FOUND_JSON: Final = (
     WIDE_JSON.replace('"next": null', '"next": ' + '{"label": "c", "next": ' * 300 + "null" + "}" * 300).encode(),
     WIDE_JSON.replace('"12.345"', '"1e999999999"').encode(),
