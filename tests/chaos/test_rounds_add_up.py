@@ -23,8 +23,8 @@ def result(number: int, *, kills: int = 50, ok: bool = True) -> Result:
         seed=3, number=number, store="memory", ok=ok, asked=kills, kills=kills, fired={faults.KILL: kills},
         planned={faults.KILL: kills}, transfers=10, decisions=30, events=30, dead_letters=1, duplicates=1, lost=0,
         repeated=0, problems=() if ok else ("I1 lost: 1 (x)",), snapshots=5, ledger_calls=9, ledger_repeated=1,
-        crashes=0, recover_s=(1.0, 3.0), heal_s=2.0, fault_s=10.0, seconds=20.0, decisions_per_s=3.0, state_hash="abc",
-        commit="c",
+        fenced=0, crashes=0, recover_s=(1.0, 3.0), heal_s=2.0, fault_s=10.0, seconds=20.0, decisions_per_s=3.0,
+        state_hash="abc", commit="c",
     )  # fmt: skip
 
 

@@ -181,6 +181,7 @@ def report(rounds: Rounds, parameters: dict[str, Any]) -> dict[str, Any]:
         "ok": all(result.ok for result in results),
         "rounds": len(results),
         "rounds_broken_off": rounds.broken_off,
+        "workers_fenced_by_an_heir": sum(result.fenced for result in results),
         "workers_ended_by_librdkafka": sum(result.crashes for result in results),
         "seeds": sorted({result.seed for result in results}),
         "stores": dict(Counter(result.store for result in results)),

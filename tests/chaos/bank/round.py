@@ -52,6 +52,7 @@ class Result:
     snapshots: int
     ledger_calls: int
     ledger_repeated: int
+    fenced: int  # workers that an heir of their last life met; they say CH0306 and are started again
     crashes: int  # workers that librdkafka ended while the broker was away or just back
     recover_s: tuple[float, ...]  # kill → first commit of the partitions, undisturbed ones
     heal_s: float
@@ -137,6 +138,7 @@ def play(
         snapshots=len(evidence.snapshots),
         ledger_calls=len(evidence.calls),
         ledger_repeated=len(evidence.calls) - len({call.key for call in evidence.calls}),
+        fenced=len(world.fenced),
         crashes=len(world.crashed),
         recover_s=tuple(recoveries(world.kills, evidence)),
         heal_s=round(heal_s, 2),
@@ -203,7 +205,7 @@ def _evidence(world: World, healed: dict[tuple[str, int], int], snapshots: list[
         snapshots=snapshots[::every],
         zombies=world.zombies,
         calls=collect.calls(world.ledger_file),
-        disturbances=world.disturbances,
+        disturbances=[*world.disturbances, *world.rebalances()],
         seen=list(world.watch.seen),
         healed=healed,
         planned=dict(world.planned),
@@ -219,6 +221,7 @@ def recoveries(kills: list[Kill], evidence: Evidence) -> list[float]:
     kills into whose recovery another fault of this worker or of the whole agent fell.
     """
     moved = _progress(evidence.commits)
+    faults_only = [one for one in evidence.disturbances if one.kind != "rebalance"]
     found = []
     for kill in kills:
         ends = (commit.at_ms for commit in moved if commit.owner == kill.owner and commit.at_ms > kill.at_ms)
@@ -227,7 +230,7 @@ def recoveries(kills: list[Kill], evidence: Evidence) -> list[float]:
             continue
         others = (
             one
-            for one in evidence.disturbances
+            for one in faults_only
             if kill.agent in one.agents and one.worker in ("", kill.owner)
             if one.from_ms != kill.at_ms and one.from_ms < first and one.to_ms > kill.at_ms
         )

@@ -96,7 +96,17 @@ class Snapshots:
                 paying = _ends(self._client, changelog(DEBIT), self._partitions)
             except KafkaException:  # the broker is away: that is one of the faults
                 continue
-            self.taken.append(Snapshot(receiving, paying))
+            if self._is_later(receiving, paying):
+                self.taken.append(Snapshot(receiving, paying))
+
+    def _is_later(self, receiving: dict[int, int], paying: dict[int, int]) -> bool:
+        """Whether nothing lies before the last snapshot: a broker that has just come back tells of old ends first."""
+        if not self.taken:
+            return True
+        last = self.taken[-1]
+        return all(receiving[number] >= end for number, end in last.receiving.items()) and all(
+            paying[number] >= end for number, end in last.paying.items()
+        )
 
 
 def _ends(client: AdminClient, topic: str, partitions: int) -> dict[int, int]:

@@ -39,11 +39,14 @@ STALLED_S: Final = 60.0
 SETTLED_DECISIONS: Final = 3
 """A worker counts as at work when it has partitions and its agent has decided so much since."""
 TICK_S: Final = 0.02
+REBALANCE_MS: Final = 5_000
+"""Before a worker says what it was given, others gave it up; after it, calls start."""
 OUTAGES: Final = ("broker kill -9", "broker restart")
 CLIENT_CRASHES: Final = (-signal.SIGSEGV, -signal.SIGABRT)
 TOPOLOGY_FILE: Final = "topologies/bank.yaml"
 
 _STAMP = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\]")
+_MOVED = re.compile(r"(assigned|lost) partitions \[|starting over in")
 _ASSIGNED = re.compile(r"assigned partitions \[([\d, ]*)\]")
 
 
@@ -121,6 +124,8 @@ class World:
         self.disturbances: list[Disturbance] = []
         self.ended: list[str] = []
         self.crashed: list[str] = []
+        self.fenced: list[str] = []
+        self._everyone: list[BankWorker] = []
         self.workers: dict[str, list[BankWorker]] = {agent: [] for agent in AGENTS}
         self.held: set[BankWorker] = set()  # in the middle of a fault of its own
         self.ledger_file = folder / "ledger.sqlite"
@@ -207,6 +212,7 @@ class World:
         worker.agent = agent
         self._stack.callback(worker.discard)
         self.workers[agent].append(worker)
+        self._everyone.append(worker)
         self.start(worker)
         return worker
 
@@ -243,12 +249,16 @@ class World:
         return decided
 
     def _ended_by_itself(self, worker: BankWorker) -> None:
-        """Only an outage excuses it.
+        """Only an outage or an heir excuses it.
 
-        Who starts while there is no broker says so and ends. And librdkafka may end the process when the broker comes
-        back: to the promises that is one more kill; it is counted, and its last words are kept.
+        Who starts while there is no broker says so and ends. An heir that has to end the open transaction of a worker's
+        last life may meet its new one: that one says CH0306 and ends (decision 10). And librdkafka may end the process
+        when the broker comes back: to the promises that is one more kill. The last two are counted.
         """
         if self.broker_away and worker.exit_code == EXIT_UNREACHABLE:
+            return
+        if worker.exit_code == 1 and any("CH0306" in line for line in worker.lines()):
+            self.fenced.append(worker.name)
             return
         what = f"{worker.name} ended with {worker.exit_code}: {worker.tail(12)}"
         lately = any(one.kind in OUTAGES and one.to_ms > now_ms() for one in self.disturbances)
@@ -318,3 +328,12 @@ class World:
     ) -> None:
         """Notes that a fault touched agents (or one worker) from then until now and a little more."""
         self.disturbances.append(Disturbance(kind, tuple(agents), from_ms, now_ms() + after_ms, worker))
+
+    def rebalances(self) -> list[Disturbance]:
+        """When partitions moved, as the workers' logs say: calls in flight are given up and made again elsewhere."""
+        return [
+            Disturbance("rebalance", (worker.agent,), stamp - REBALANCE_MS, stamp + REBALANCE_MS)
+            for worker in self._everyone
+            for line in worker.log().splitlines()
+            if _MOVED.search(line) and (stamp := stamp_ms(line)) is not None
+        ]
