@@ -39,6 +39,9 @@ QUICK_S: Final = 580.0
 BEGIN_S: Final = 20.0
 """Less is not worth beginning with: starting Kafka and a worker takes half of it."""
 
+MET: Final = {True: "[green]yes[/green]", False: "[red]no[/red]", None: ""}
+"""None: nothing was promised."""
+
 Note = Callable[[str], None]
 Found = dict[str, Any]
 
@@ -143,7 +146,9 @@ def table(found: Sequence[Found]) -> Table:
         if "skipped" in one or "failed" in one:
             word = "skipped" if "skipped" in one else "failed"
             why = str(one[word]).splitlines()
-            made.add_row(one["name"], f"{word}: {why[-1] if why else ''}", "", "", "", one["target"] or "", "no")
+            made.add_row(
+                one["name"], f"{word}: {why[-1] if why else ''}", "", "", "", one["target"] or "", MET[one["met"]]
+            )
             continue
         made.add_row(
             f"{one['name']}\n[dim]{one['what']}[/dim]",
@@ -152,7 +157,7 @@ def table(found: Sequence[Found]) -> Table:
             "" if one["ratio"] is None else f"{one['ratio']:.3g}",
             "" if one["spread"] is None else f"{one['spread']:.0%}",
             one["target"] or "",
-            {True: "[green]yes[/green]", False: "[red]no[/red]", None: ""}[one["met"]],
+            MET[one["met"]],
         )
     return made
 

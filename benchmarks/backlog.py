@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.cluster import Cluster
-from benchmarks.machine import cpu_s
+from benchmarks.machine import busiest_thread_cpu_s, cpu_s
 from benchmarks.processes import Process
 from benchmarks.scoring import PARTITIONS, Contestant
 
@@ -29,6 +29,7 @@ class Drained:
         events: in the measured part, from the first commit after the warm-up to the last commit.
         seconds: between these two.
         worker_cpu_us, broker_cpu_us: user and system time for each event of that part.
+        thread_cpu_us: the same of the worker's busiest thread, which is its limit on a machine with cores to spare.
         first_commit_s: from the start of the process to its first commit.
     """
 
@@ -36,6 +37,7 @@ class Drained:
     seconds: float
     worker_cpu_us: float
     broker_cpu_us: float
+    thread_cpu_us: float
     first_commit_s: float
 
     @property
@@ -51,6 +53,7 @@ class Look:
     records: int  # of the output, commit markers included
     worker_cpu_s: float
     broker_cpu_s: float
+    thread_cpu_s: float
 
 
 def drain(
@@ -84,7 +87,7 @@ def drain(
             at_s = time.monotonic()
             if now != seen:
                 seen, since_s = now, at_s
-                looks.append(Look(at_s, now - before, cpu_s(worker.pid), cpu_s(broker_pid)))
+                looks.append(_look(at_s, now - before, worker.pid, broker_pid))
                 if on_warm is not None and not is_warm and now - before >= WARM_UP_SHARE * backlog:
                     is_warm = True
                     on_warm(worker)
@@ -97,6 +100,10 @@ def drain(
             worker.require_alive()
             time.sleep(LOOK_S)
     return evaluate(looks, backlog=backlog, started_s=started_s)
+
+
+def _look(at_s: float, records: int, worker_pid: int, broker_pid: int) -> Look:
+    return Look(at_s, records, cpu_s(worker_pid), cpu_s(broker_pid), busiest_thread_cpu_s(worker_pid))
 
 
 def evaluate(looks: Sequence[Look], *, backlog: int, started_s: float) -> Drained:
@@ -116,5 +123,6 @@ def evaluate(looks: Sequence[Look], *, backlog: int, started_s: float) -> Draine
         seconds=last.at_s - warm.at_s,
         worker_cpu_us=(last.worker_cpu_s - warm.worker_cpu_s) / events * 1e6,
         broker_cpu_us=(last.broker_cpu_s - warm.broker_cpu_s) / events * 1e6,
+        thread_cpu_us=(last.thread_cpu_s - warm.thread_cpu_s) / events * 1e6,
         first_commit_s=looks[0].at_s - started_s,
     )

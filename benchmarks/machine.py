@@ -77,8 +77,17 @@ def load() -> float:
 
 def cpu_s(pid: int) -> float:
     """User and system time of a process so far. 0.0 where /proc is absent."""
+    return _ticks(Path(f"/proc/{pid}/stat")) / _TICKS_S
+
+
+def busiest_thread_cpu_s(pid: int) -> float:
+    """The same of the thread of the process that used most."""
+    return max((_ticks(file) for file in Path(f"/proc/{pid}/task").glob("*/stat")), default=0) / _TICKS_S
+
+
+def _ticks(file: Path) -> int:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(") ")[2].split()
+        fields = file.read_text("ascii", errors="replace").rpartition(") ")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICKS_S
+        return 0  # no /proc here, or it ended meanwhile
+    return int(fields[11]) + int(fields[12])

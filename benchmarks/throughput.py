@@ -147,7 +147,7 @@ def require_same_rows(found: Mapping[str, Mapping[str, Mapping[str, Any]]], sent
 def summary(found: dict[str, list[Drained]]) -> dict[str, dict[str, Any]]:
     """What the table and the JSON file show, by contestant."""
     raw_per_s = median([one.per_s for one in found[RAW]]) if RAW in found else None
-    raw_cpu_us = median([one.worker_cpu_us for one in found[RAW]]) if RAW in found else None
+    raw_thread_us = median([one.thread_cpu_us for one in found[RAW]]) if RAW in found else None
     made: dict[str, dict[str, Any]] = {}
     for name, drained in found.items():
         rates = [one.per_s for one in drained]
@@ -156,9 +156,10 @@ def summary(found: dict[str, list[Drained]]) -> dict[str, dict[str, Any]]:
             "ratio": None if raw_per_s is None else round(median(rates) / raw_per_s, 3),
             "spread": round(spread(rates), 2),
             "rounds": [round(rate) for rate in rates],
-            "raw_cpu_share": None
-            if raw_cpu_us is None
-            else round(raw_cpu_us / median([o.worker_cpu_us for o in drained]), 3),
+            "thread_cpu_us_per_event": round(median([one.thread_cpu_us for one in drained]), 2),
+            "raw_thread_cpu_share": None
+            if raw_thread_us is None
+            else round(raw_thread_us / median([one.thread_cpu_us for one in drained]), 3),
             "worker_cpu_us_per_event": round(median([one.worker_cpu_us for one in drained]), 2),
             "broker_cpu_us_per_event": round(median([one.broker_cpu_us for one in drained]), 2),
             "first_commit_s": round(median([one.first_commit_s for one in drained]), 2),
@@ -237,7 +238,17 @@ BENCH = Bench(
 
 def show(console: Console, made: dict[str, dict[str, Any]]) -> None:
     table = Table(title="exactly-once throughput, one worker")
-    for title in ("", "events/s", "÷ raw", "spread", "worker CPU µs", "raw's ÷ it", "broker CPU µs", "first commit s"):
+    for title in (
+        "",
+        "events/s",
+        "÷ raw",
+        "spread",
+        "thread CPU µs",
+        "raw's ÷ it",
+        "worker CPU µs",
+        "broker CPU µs",
+        "first commit s",
+    ):
         table.add_column(title, justify="left" if not title else "right")
     for name, one in made.items():
         ratio = "" if one["ratio"] is None else f"{one['ratio']:.2f}"
@@ -246,8 +257,9 @@ def show(console: Console, made: dict[str, dict[str, Any]]) -> None:
             f"{one['events_per_s']:,}",
             ratio,
             f"{one['spread']:.0%}",
+            f"{one['thread_cpu_us_per_event']:.1f}",
+            "" if one["raw_thread_cpu_share"] is None else f"{one['raw_thread_cpu_share']:.2f}",
             f"{one['worker_cpu_us_per_event']:.1f}",
-            "" if one["raw_cpu_share"] is None else f"{one['raw_cpu_share']:.2f}",
             f"{one['broker_cpu_us_per_event']:.1f}",
             f"{one['first_commit_s']:.2f}",
         )
@@ -255,7 +267,7 @@ def show(console: Console, made: dict[str, dict[str, Any]]) -> None:
 
 
 def profile(console: Console, name: str, *, events: int, keys: int, native: bool, top: int, out: Path) -> None:
-    """Runs one contestant under py-spy and prints where its time goes, in microseconds per event."""
+    """Runs one contestant under py-spy and prints where its time goes, in microseconds of CPU per event."""
     tool = py_spy()
     if tool is None:
         raise SystemExit("py-spy is not installed: pip install py-spy")
@@ -280,7 +292,7 @@ def profile(console: Console, name: str, *, events: int, keys: int, native: bool
             recording.wait(RECORDING_S)
     show(console, summary({name: [drained]}))
     thread = "choreo-engine" if name.startswith("choreo") else "MainThread"
-    print_profile(console, read(file, thread), event_us=1e6 / drained.per_s, top=top)
+    print_profile(console, read(file, thread), event_us=drained.thread_cpu_us, top=top)
     console.print(f"samples: {file} (one stack per line; any flame graph tool reads it)")
 
 
@@ -289,7 +301,7 @@ def print_profile(console: Console, found: Profile, *, event_us: float, top: int
     if not found.samples:
         raise SystemExit("py-spy recorded nothing of that thread")
     for title, counts in (("self time", found.self_samples), ("with what it calls", found.under_samples)):
-        table = Table(title=f"{title}: µs of wall time per event, of {event_us:.1f}")
+        table = Table(title=f"{title}: µs of the thread's CPU per event, of {event_us:.1f}")
         table.add_column("µs", justify="right")
         table.add_column("share", justify="right")
         table.add_column("function", overflow="fold")

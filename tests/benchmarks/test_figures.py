@@ -40,10 +40,10 @@ def test_spread_is_relative_to_the_median() -> None:
 def test_throughput_counts_from_the_first_commit_after_the_warm_up() -> None:
     """1,000 events made 1,100 records (outputs and commit markers); the first 200 events are warm-up."""
     looks = [
-        Look(at_s=11.0, records=110, worker_cpu_s=5.0, broker_cpu_s=1.0),
-        Look(at_s=12.0, records=220, worker_cpu_s=6.0, broker_cpu_s=2.0),
-        Look(at_s=13.0, records=660, worker_cpu_s=6.2, broker_cpu_s=2.1),
-        Look(at_s=14.0, records=1_100, worker_cpu_s=6.4, broker_cpu_s=2.2),
+        Look(at_s=11.0, records=110, worker_cpu_s=5.0, broker_cpu_s=1.0, thread_cpu_s=4.0),
+        Look(at_s=12.0, records=220, worker_cpu_s=6.0, broker_cpu_s=2.0, thread_cpu_s=4.5),
+        Look(at_s=13.0, records=660, worker_cpu_s=6.2, broker_cpu_s=2.1, thread_cpu_s=4.6),
+        Look(at_s=14.0, records=1_100, worker_cpu_s=6.4, broker_cpu_s=2.2, thread_cpu_s=4.9),
     ]
     drained = evaluate(looks, backlog=1_000, started_s=10.0)
     assert drained.events == pytest.approx(800)
@@ -51,4 +51,5 @@ def test_throughput_counts_from_the_first_commit_after_the_warm_up() -> None:
     assert drained.per_s == pytest.approx(400)
     assert drained.worker_cpu_us == pytest.approx(500)
     assert drained.broker_cpu_us == pytest.approx(250)
+    assert drained.thread_cpu_us == pytest.approx(500)
     assert drained.first_commit_s == 1.0
