@@ -239,7 +239,7 @@ def run(context: Context) -> list[Measure]:
             job.cpu_us(workers[name], events // 4)
         for name, contestant in raws.items():
             jobs[name].catch_up(contestant, events // 4)
-        for number in context.rounds(full=5, quick=3):
+        for number in context.rounds(full=5, quick=2):
             for name, job in jobs.items():
                 context.note(f"round {number}: {name}")
                 ours[name].append(job.cpu_us(workers[name], events))
