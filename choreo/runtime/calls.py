@@ -5,24 +5,38 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any, NamedTuple
 
 from choreo.kernel.values import Answer, Call
 
 
+class _Running(NamedTuple):
+    """A call that nobody has answered yet."""
+
+    call: Call
+    task: asyncio.Task[Any]
+    limit: asyncio.TimerHandle
+    started_at_ms: int
+    began_s: float
+
+
 class Calls:
     """Starts and cancels calls on the loop; answers come back through a queue that the engine thread empties.
+
+    One task and one timer for each call: a call that is late is answered at once, whatever its task makes of being
+    cancelled.
 
     Args:
         loop: Faust's event loop.
         run: carries out one call; what it raises is the answer's error.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, run: Callable[[Call], Awaitable[Any]]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, run: Callable[[Call], Coroutine[Any, Any, Any]]) -> None:
         self._loop = loop
         self._run = run
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._running: dict[int, _Running] = {}
         self.answers: queue.SimpleQueue[tuple[int, Answer]] = queue.SimpleQueue()
 
     def start(self, calls: list[tuple[int, Call]]) -> None:
@@ -36,33 +50,41 @@ class Calls:
             self._loop.call_soon_threadsafe(self._cancel, ids)
 
     def _start(self, calls: list[tuple[int, Call]]) -> None:
+        started_at_ms, began_s = time.time_ns() // 1_000_000, time.monotonic()
         for call_id, call in calls:
-            self._tasks[call_id] = self._loop.create_task(self._one(call_id, call), name=f"choreo-call-{call.tool}")
+            task = self._loop.create_task(self._run(call), name=f"choreo-call-{call.tool}")
+            limit = self._loop.call_later(call.timeout_s, self._late, call_id)
+            self._running[call_id] = _Running(call, task, limit, started_at_ms, began_s)
+            task.add_done_callback(partial(self._ended, call_id))
 
     def _cancel(self, call_ids: list[int]) -> None:
         for call_id in call_ids:
-            task = self._tasks.pop(call_id, None)
-            if task is not None:
-                task.cancel()
+            running = self._running.pop(call_id, None)
+            if running is not None:
+                running.limit.cancel()
+                running.task.cancel()
 
-    async def _one(self, call_id: int, call: Call) -> None:
-        started_at_ms, began = time.time_ns() // 1_000_000, time.monotonic()
-        task = asyncio.ensure_future(self._run(call))
-        try:
-            await asyncio.wait({task}, timeout=call.timeout_s)
-            if not task.done():
-                task.cancel()
-                answer = Answer(None, TimeoutError(f"{call.tool} took longer than {call.timeout_s} s"))
-            elif task.cancelled():
-                answer = Answer(None, TimeoutError(f"{call.tool} was cancelled"))
-            else:
-                error = task.exception()
-                answer = Answer(None, error) if error is not None else Answer(task.result(), None)
-            duration_ms = round((time.monotonic() - began) * 1000)
-            answer = answer._replace(started_at_ms=started_at_ms, duration_ms=duration_ms)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        finally:
-            self._tasks.pop(call_id, None)
-        self.answers.put((call_id, answer))
+    def _late(self, call_id: int) -> None:
+        running = self._running.pop(call_id)
+        running.task.cancel()
+        call = running.call
+        self._answer(call_id, running, Answer(None, TimeoutError(f"{call.tool} took longer than {call.timeout_s} s")))
+
+    def _ended(self, call_id: int, task: asyncio.Task[Any]) -> None:
+        running = self._running.pop(call_id, None)
+        if running is None:  # late or cancelled: nobody asks for what came of it
+            if not task.cancelled():
+                task.exception()  # seen, so that asyncio doesn't log it as forgotten
+            return
+        running.limit.cancel()
+        if task.cancelled():
+            answer = Answer(None, TimeoutError(f"{running.call.tool} was cancelled"))
+        elif (error := task.exception()) is not None:
+            answer = Answer(None, error)
+        else:
+            answer = Answer(task.result(), None)
+        self._answer(call_id, running, answer)
+
+    def _answer(self, call_id: int, running: _Running, answer: Answer) -> None:
+        duration_ms = round((time.monotonic() - running.began_s) * 1000)
+        self.answers.put((call_id, answer._replace(started_at_ms=running.started_at_ms, duration_ms=duration_ms)))

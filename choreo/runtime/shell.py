@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -92,7 +92,7 @@ class EngineShell:
         self,
         config: SessionConfig,
         *,
-        call: Callable[[Call], Awaitable[Any]],
+        call: Callable[[Call], Coroutine[Any, Any, Any]],
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self.failure: BaseException | None = None
