@@ -64,6 +64,10 @@ class Committer(Generic[T]):
         self._work.put(None)
         self._thread.join()
 
+    def abandon(self) -> None:
+        """As ``close``, without waiting: the work under way may never end. If it does, the thread ends with it."""
+        self._work.put(None)
+
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             with Carried(lambda error: self._ended.put((None, error))):

@@ -50,6 +50,8 @@ BATCH: Final = 500
 cache of a processor cost more than the calls that they save (46 us an event with 500, 48 with 250, 59 with 2,000)."""
 COMMIT_WAIT_S: Final = 0.001
 """Wait for the burst under way when nothing can run; records that arrive are seen this much later."""
+COMMIT_LOOK_S: Final = 0.5
+"""While a callback waits for the burst under way: how often it is seen whether that still can end."""
 REBALANCE_PAUSE_MS: Final = 20
 """Between two attempts to commit while the group rebalances."""
 ABORTS_IN_A_ROW_MAX: Final = 5
@@ -151,6 +153,7 @@ class Session:
         self._aborts_in_a_row = 0
         self._held_back = False  # the last attempt found nothing that could be committed
         self._under_way: Burst | None = None  # produced, its transaction not ended yet
+        self._hung = False  # the committer's thread may never come back; it keeps its producer, which is fenced soon
         self._draining = False
         self.stopped: dict[int, ChoreoError] = {}  # partitions that may not start, and why
         self.joined = False
@@ -575,9 +578,13 @@ class Session:
         burst = self._under_way
         if burst is None:
             return False
-        ended = self._committer.result(wait_s)
-        if ended is None:
-            return False
+        while (ended := self._committer.result(COMMIT_LOOK_S if wait_s is None else wait_s)) is None:
+            if self._transaction.overdue:
+                self._under_way = None
+                self._hung = True
+                raise UnknownOutcome("commit: a call to Kafka's client does not return")
+            if wait_s is not None:
+                return False
         self._under_way = None
         if ended.result is not Result.COMMITTED:
             self._not_committed(burst, ended)
@@ -656,7 +663,10 @@ class Session:
         try:
             self._consumer.close()
         finally:
-            self._committer.close()  # after the consumer: its last revocation may still commit
+            if self._hung:
+                self._committer.abandon()
+            else:
+                self._committer.close()  # after the consumer: its last revocation may still commit
             self._discard_late_results()
             for stores in self._stores.values():
                 for store in stores.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -20,6 +21,9 @@ FLUSH_TIMEOUT_S: Final = 20.0
 CALL_TIMEOUT_S: Final = 10.0
 CALL_ATTEMPTS_MAX: Final = 3
 """A call that timed out or is retriable is made again this often; then its result counts as unknown."""
+OVERDUE_S: Final = 3.0
+"""A call that takes so much longer than its own timeout is taken never to return: send_offsets_to_transaction does not
+when the group's coordinator dies meanwhile (measured on librdkafka 2.16.1; its issues 5456 and 5511)."""
 
 
 class Result(Enum):
@@ -134,6 +138,7 @@ class Transaction:
         self._delivery_error: KafkaError | None = None
         self._metadata = b""
         self._started_s = 0.0
+        self._returns_by_s = math.inf  # when the call under way has to be back
         self.ends: dict[tuple[str, int], int] = {}  # next changelog offset by (topic, partition), of this burst
 
     def note_delivery(self, error: KafkaError | None, message: Message) -> None:
@@ -183,7 +188,9 @@ class Transaction:
 
     def _finish(self, offsets: list[OffsetCommit]) -> Ended:
         try:
+            self._returns_by_s = time.monotonic() + FLUSH_TIMEOUT_S
             left = self._producer.flush(FLUSH_TIMEOUT_S)
+            self._returns_by_s = math.inf
             if left or self._delivery_error is not None:
                 return self._abort(self._delivery_error)
             self._repeat(
@@ -197,6 +204,11 @@ class Transaction:
         except (KafkaException, SystemError) as error:
             return self._abort(kafka_error(error))
         return Ended(Result.COMMITTED, None)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether ``finish`` hangs in a call that ignores its timeout. May be asked from another thread."""
+        return time.monotonic() > self._returns_by_s + OVERDUE_S
 
     def probe(self, topic: str) -> Result:
         """Asks the coordinator whether this producer is still the newest of its id. Leaves nothing behind.
@@ -255,12 +267,15 @@ class Transaction:
 
     def _repeat(self, call: Any) -> None:
         for attempt in range(1, CALL_ATTEMPTS_MAX + 1):
+            self._returns_by_s = time.monotonic() + CALL_TIMEOUT_S
             try:
                 call()
                 return
             except (KafkaException, SystemError) as error:
                 if not kafka_error(error).retriable() or attempt == CALL_ATTEMPTS_MAX:
                     raise
+            finally:
+                self._returns_by_s = math.inf
 
     def _abort(self, error: KafkaError | None) -> Ended:
         result = Result.ABORTED if error is None else judge(error, delivery=self._delivery_error)
