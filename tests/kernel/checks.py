@@ -7,17 +7,20 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from choreo.kernel.envelope import parse_headers
-from choreo.kernel.packed import unpack
+from choreo.kernel.envelope import parse_headers, row_provenance
+from choreo.kernel.packed import pack, unpack
 from choreo.kernel.partitioner import murmur2_partition
 from choreo.kernel.progress import Snapshot
-from choreo.kernel.values import Delivery, Envelope
-from tests.kernel.fakes import CHANGELOG, DECISIONS, OUT, chained, count_and_chain
-from tests.kernel.worker import TIMERS, State
+from choreo.kernel.values import Delivery, Envelope, ParkedRow, TimerRow
+from choreo.runtime.records import InternalRecords
+from choreo.testing.bus import MemoryBus
+from tests.kernel.fakes import CHANGELOG, DECISIONS, MORE, OUT, chained, count_and_chain
+from tests.kernel.places import PARKED, TIMERS
 
 if TYPE_CHECKING:
     from tests.kernel.world import World
 
+_RECORDS: Final = InternalRecords()
 
 EVENT_STEP_MS: Final = 100_000_000
 """Between the event times of two inputs: so much more than the wall clock of a run moves, even when it jumps, that
@@ -39,18 +42,48 @@ class Sent:
     words: tuple[str, ...]
 
 
+class Folded:
+    """What the state topics of one partition number say, read from their beginning."""
+
+    def __init__(self, bus: MemoryBus, number: int) -> None:
+        self.rows: dict[str, bytes] = {}
+        self.timers: dict[bytes, TimerRow] = {}
+        self.parked: dict[bytes, ParkedRow] = {}
+        for one in bus.read(CHANGELOG, number, 0)[0]:
+            assert one.key is not None
+            if one.value is None:
+                self.rows.pop(one.key.decode(), None)
+            else:
+                self.rows[one.key.decode()] = pack(row_provenance(one.headers) or "", one.value)
+        for one in bus.read(TIMERS, number, 0)[0]:
+            assert one.key is not None
+            if one.value is None:
+                self.timers.pop(one.key, None)
+            else:
+                self.timers[one.key] = _RECORDS.timer(one.value)
+        for one in bus.read(PARKED, number, 0)[0]:
+            assert one.key is not None
+            if one.value is None:
+                self.parked.pop(one.key, None)
+            else:
+                self.parked[one.key] = _RECORDS.parked(one.value)
+
+
 class Checks:
     """Reads the log of a world at rest."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.outs = [json.loads(one.value or b"") for one in world.bus.read(OUT, 0, 0)[0]]
+        outputs = [json.loads(one.value or b"") for one in world.bus.read(OUT, 0, 0)[0]]
+        self.outs = [told for told in outputs if "of" not in told]
+        self.more = [told for told in outputs if "of" in told]
         self.dead = world.dead_letters()
         self.decisions = [json.loads(one.value or b"") for one in world.bus.read(DECISIONS, 0, 0)[0]]
         self.inputs = self._inputs()
 
     def all(self) -> None:
         self.every_input_ends_once()
+        self.outputs_of_a_step_come_together()
         self.entities_in_order()
         self.rows_are_the_folds()
         self.timers_once()
@@ -93,6 +126,12 @@ class Checks:
             if sent.entity is None and place not in letters:
                 raise Broken(f"{place} has an unusable key and is no dead letter")
 
+    def outputs_of_a_step_come_together(self) -> None:
+        expected = Counter({(told["id"], number): 1 for told in self.outs for number in range(told["more"])})
+        found = Counter((told["of"], told["number"]) for told in self.more)
+        if found != expected:
+            raise Broken(f"of {MORE} further records of a step: {found}, expected {expected}")
+
     def entities_in_order(self) -> None:
         """Outputs of an entity follow its inputs' offsets, except what a person sent again."""
         last: dict[tuple[str, str], int] = {}
@@ -113,6 +152,8 @@ class Checks:
             count, chain, provenance = rows.get(entity, (0, "", ""))
             if (told["provenance"] or "") != provenance:
                 raise Broken(f"{entity}: row before {told['id']} came from {told['provenance']}, not {provenance}")
+            if told["plain"]:
+                continue
             if not told["chain"]:
                 rows.pop(entity, None)
                 continue
@@ -121,10 +162,7 @@ class Checks:
                 raise Broken(f"{entity}: {told['id']} counted {told['count']}, expected {expected[0]}")
             rows[entity] = expected
         for number in range(world.plan.partitions):
-            state = State()
-            for one in world.bus.read(CHANGELOG, number, 0)[0]:
-                state.take(CHANGELOG, one)
-            folded = dict(state.store.items())
+            folded = Folded(world.bus, number).rows
             expected_rows = {
                 entity: row
                 for entity, row in rows.items()
@@ -135,8 +173,8 @@ class Checks:
             }
             if unpacked != expected_rows:
                 raise Broken(f"changelog {number} holds {unpacked}, expected {expected_rows}")
-            owner = next(worker for worker in world.workers.values() if number in worker.member.owned)
-            if dict(owner.stores[number].items()) != folded:
+            owner = next(worker for worker in world.workers.values() if number in worker.owned)
+            if owner.rows(number) != folded:
                 raise Broken(f"store of partition {number} differs from its changelog")
 
     def timers_once(self) -> None:
@@ -160,12 +198,10 @@ class Checks:
             raise Broken(f"timers in dead letters: {dead}")
         if alive:
             raise Broken(f"timers never fired: {alive}")
-        state = State()
         for number in range(self.world.plan.partitions):
-            for one in self.world.bus.read(TIMERS, number, 0)[0]:
-                state.take(TIMERS, one)
-        if state.timers:
-            raise Broken(f"timers left in their topic: {state.timers}")
+            left = Folded(self.world.bus, number).timers
+            if left:
+                raise Broken(f"timers left in their topic: {left}")
 
     def timers_in_event_time(self) -> None:
         """No timer fires ahead of an earlier event of its entity, whatever crashed in between."""

@@ -2,7 +2,7 @@
 
 Classic protocol, cooperative assignment, static members. The coordinator compares a commit's member id and generation,
 never who owns a partition; offsets of an open transaction are unstable; a restarted static member takes its place over
-without a rebalance. ``accepts_anybody`` plants a coordinator that checks nothing.
+without a rebalance, even when it had given partitions up that nobody has since.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Final, Literal, NamedTuple
 from choreo.kernel.burst import OffsetCommit
 from choreo.kernel.progress import Snapshot, decode_metadata
 from choreo.testing.bus import Committed, MemoryBus, MemoryProducer, Transaction
+from choreo.topology import names
+from tests.kernel.fakes import AGENT, TOPOLOGY
 
-GROUP: Final = "group"
+GROUP: Final = names.group(TOPOLOGY, AGENT)
 
-Verdict = Literal["accepted", "rebalancing", "displaced"]
+Verdict = Literal["accepted", "rebalancing", "unknown member", "displaced"]
 
 
 class Metadata(NamedTuple):
@@ -38,15 +40,11 @@ class Member:
         self.served = -1  # generation whose assignment the callbacks have handled
         self.owned: set[int] = set()
 
-    def metadata(self) -> Metadata:
-        return Metadata(self.instance, self.member_id, self.generation)
-
 
 class Group:
     """The coordinator's side."""
 
     def __init__(self, bus: MemoryBus, partitions: int, chance: random.Random) -> None:
-        self.accepts_anybody = False
         self.rebalances = 0
         self._bus = bus
         self._partitions = range(partitions)
@@ -68,11 +66,10 @@ class Group:
         replaces = instance in self._members
         self._members[instance] = member
         self._joined.discard(instance)
-        given = {number: instance for instance, numbers in self._assignment.items() for number in numbers}
-        if not replaces or given != self._target:  # the one it replaces may not have given up what others wait for
+        if not replaces:
             self.rebalance()
         elif not self._rebalancing:
-            member.generation = self._generation
+            member.generation = self._generation  # answered from memory: no rebalance, whatever it had given up
         return member
 
     def knows(self, member: Member) -> bool:
@@ -82,6 +79,10 @@ class Group:
         """Another consumer has its instance name."""
         return self._members.get(member.instance, member) is not member
 
+    @property
+    def instances(self) -> list[str]:
+        return sorted(self._members)
+
     def waits_for(self, instance: str) -> bool:
         return instance in self._members
 
@@ -90,6 +91,14 @@ class Group:
         if self._members.pop(instance, None) is not None:
             self._joined.discard(instance)
             self.rebalance()
+
+    @property
+    def stable(self) -> bool:
+        return not self._rebalancing
+
+    def assigned(self) -> dict[str, tuple[Member, set[int]]]:
+        """What the coordinator remembers of each member."""
+        return {instance: (member, self._assignment.get(instance, set())) for instance, member in self._members.items()}
 
     def rebalance(self) -> None:
         self._rebalancing = True
@@ -148,11 +157,13 @@ class Group:
     def verdict(self, sent: Metadata) -> Verdict:
         """Whether a transaction may commit offsets."""
         member = self._members.get(sent.instance)
-        if self.accepts_anybody:
-            return "accepted"
-        if member is None or sent.generation != self._generation:
-            return "rebalancing"
-        return "accepted" if member.member_id == sent.member_id else "displaced"
+        if sent.generation < 0:  # as an administrator's: an empty group accepts it (measured), others do not
+            return "unknown member" if self._members else "accepted"
+        if member is None:
+            return "unknown member"
+        if member.member_id != sent.member_id:
+            return "displaced"
+        return "accepted" if sent.generation == self._generation else "rebalancing"
 
     def send_offsets(self, producer: MemoryProducer, offsets: Iterable[OffsetCommit]) -> None:
         producer.send_offsets(

@@ -3,7 +3,8 @@
 A value is a list of words. ``call`` waits for a call, ``flaky`` fails once, ``tired`` always fails retryably,
 ``broken`` fails for good and ``park`` parks the event until ``Script.cured`` holds its id, ``big`` emits a record no
 topic accepts, ``rejected`` one that only the broker refuses, ``timer`` and ``cancel`` are about the timer "alarm",
-``forget`` deletes the row. Everything a check needs is in the records: nothing has to be remembered beside the log.
+``forget`` deletes the row, ``plain`` writes none, ``many`` emits three records. Everything a check needs is in the
+records: nothing has to be remembered beside the log.
 """
 
 from __future__ import annotations
@@ -28,14 +29,19 @@ from choreo.kernel.values import (
     Trigger,
     Waiting,
 )
+from choreo.topology import names
 
-OUT: Final = "out"
-DEAD: Final = "dead"
-DECISIONS: Final = "decisions"
+TOPOLOGY: Final = "sim"
+AGENT: Final = "a"
 TABLE: Final = "counts"
-CHANGELOG: Final = "changelog"
+OUT: Final = "out"
+DEAD: Final = names.dead_letters(TOPOLOGY, AGENT)
+DECISIONS: Final = names.decisions(TOPOLOGY)
+CHANGELOG: Final = names.changelog(TOPOLOGY, AGENT, TABLE)
 ALARM: Final = "alarm"
 BIG_BYTES: Final = 2_000
+MORE: Final = 2
+"""Further records of an event that says ``many``: all or none of them are seen."""
 FACTS: Final = {
     OUT: TopicFacts(4, 1_500),
     DEAD: TopicFacts(4, 100_000),
@@ -118,7 +124,8 @@ class FakeStep:
         assert not self.abandoned, "an abandoned step was resumed"
         if self._calls:
             self._calls -= 1
-            return Waiting(Call("tool", self._trigger.entity, 1.0))
+            _, chain = count_and_chain(self._view.row(TABLE, self._trigger.entity))
+            return Waiting(Call(f"tool {chain}", self._trigger.entity, 1.0))
         trigger, words = self._trigger, self._words
         cured = trigger.envelope.event_id in self._runner.script.cured
         if "flaky" in words and trigger.attempt == 0:
@@ -138,7 +145,8 @@ class FakeStep:
         count, chain = count + 1, chained(chain, event_id)
         outcome = Outcome()
         value = None if "forget" in words else f"{count} {chain}".encode()
-        outcome.rows.append(RowWrite(TABLE, value, (("ce_causationid", event_id.encode()),)))
+        if "plain" not in words:
+            outcome.rows.append(RowWrite(TABLE, value, (("ce_causationid", event_id.encode()),)))
         if "timer" in words:
             at_ms = trigger.envelope.time_ms + self._runner.script.timer_after_ms
             outcome.timers.append(TimerRow(entity, ALARM, at_ms, chained("timer", event_id), trigger.envelope))
@@ -154,9 +162,14 @@ class FakeStep:
             "cancel": bool(outcome.cancels),
             "fired": None if trigger.timer is None else [trigger.timer.timer_id, trigger.timer.at_ms],
             "provenance": view.provenance(TABLE, entity),
+            "plain": "plain" in words,
+            "more": MORE if "many" in words else 0,
             "fill": "x" * BIG_BYTES if "big" in words else "",
         }
         outcome.emits.append(OutRecord(OUT, 0, entity.encode(), json.dumps(told).encode(), ()))
+        for number in range(told["more"]):
+            one = json.dumps({"of": event_id, "number": number}).encode()
+            outcome.emits.append(OutRecord(OUT, 0, entity.encode(), one, ()))
         if "rejected" in words:
             outcome.emits.append(OutRecord(OUT, 0, entity.encode(), REJECTED, ()))
         outcome.decision = self._runner.decision("done", trigger, view)

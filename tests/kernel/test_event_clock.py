@@ -76,5 +76,5 @@ def test_a_timer_that_sets_itself_again_at_once_does_not_starve_the_inputs() -> 
         kinds.append(trigger.kind)
         if trigger.timer is not None:
             again = trigger.timer._replace(timer_id=f"again{number}")
-            partition.apply(Done(partition, trigger, Outcome(timers=[again]), number), None)
+            partition.apply(Done(partition, trigger, Outcome(timers=[again]), number), trigger, None)
     assert kinds[:7] == ["timer", "event", "timer", "event", "timer", "event", "timer"]
