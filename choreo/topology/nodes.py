@@ -134,9 +134,8 @@ class _Composer:
     def document(self, text: str) -> Mapping:
         if len(text) > FILE_CHARS_MAX:
             raise self._stop(f"the file has {len(text)} characters", f"at most {FILE_CHARS_MAX}", "split the topology")
-        yaml = YAML(typ="safe", pure=True)
         try:
-            return self._read(iter(yaml.parse(text)))
+            return self._read(self._events(text))
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = Position(self._file, mark.line + 1, mark.column + 1) if mark is not None else self._here
@@ -145,6 +144,15 @@ class _Composer:
         except (YAMLError, ValueError, RecursionError) as error:
             said = " ".join(str(error).split())[:200]
             raise self._stop(f"not valid YAML: {said}", "YAML 1.2", "save the file as UTF-8 text") from error
+
+    def _events(self, text: str) -> Iterator[Event]:
+        """The parser's events. Of YAML's versions it knows 1.1 and 1.2, and asserts that there are no others."""
+        try:
+            yield from YAML(typ="safe", pure=True).parse(text)
+        except AssertionError as error:
+            raise self._stop(
+                f"not valid YAML: {error}", "YAML 1.2", "remove the line that begins with %YAML"
+            ) from error
 
     def _read(self, events: Iterator[Event]) -> Mapping:
         root: Node | None = None

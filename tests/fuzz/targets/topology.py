@@ -30,7 +30,7 @@ OVERLAY: Final = b"\n%%%% overlay\n"
 VARIABLE: Final = b"\n%%%% variable\n"
 PROBLEM_CHARS_MAX: Final = 20_000
 
-FOUND: Final[tuple[bytes, ...]] = ()
+FOUND: Final = (b"%YAML 1.0\n--- a", b"%YAML 1.3\n---\nchoreo: 1", b"%YAML 2.0\n---\nchoreo: 1", b"%YAML 1\n--- a")
 
 
 @cache
@@ -69,7 +69,21 @@ def words() -> tuple[bytes, ...]:
     )
     more = (
         *marks,
-        *("...", "%YAML 1.1\n", "'", '"', "${", "${A}", "${A:-x}", "$${", "forever", "1d", "0ms", "99999999999d"),
+        *(
+            "...",
+            "%YAML 1.1\n",
+            "%YAML 1.3\n--- ",
+            "'",
+            '"',
+            "${",
+            "${A}",
+            "${A:-x}",
+            "$${",
+            "forever",
+            "1d",
+            "0ms",
+            "99999999999d",
+        ),
     )
     named = [word.encode() for word in (*properties, *more)]
     return (*TEXT, *named, *named, *(word for text in _texts() for word in word_of(text)))
