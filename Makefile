@@ -12,7 +12,7 @@ SEED ?= 1
 FAST := not kafka and not chaos and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fast chaos sim fuzz bench lock docs clean
+.PHONY: help setup demo test check lint fast chaos cluster proxy sim fuzz bench lock docs clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -54,6 +54,12 @@ sim: $(INSTALLED) ## Simulated worlds and every fault point into build/sim.json 
 chaos: $(INSTALLED) ## The bank under faults into build/chaos.json (KILLS=100 SEED=1 MINUTES=; RESUME=1 goes on; ROUND=n again)
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(RESUME),--resume) $(if $(ROUND),--round $(ROUND))
+
+cluster: $(INSTALLED) ## Three brokers: kills, restarts, pauses, min.isr lost; into build/cluster.json (ROUNDS=1 SEED=1)
+	@$(BIN)/python -m tests.cluster $(if $(ROUNDS),--rounds $(ROUNDS)) --seed $(SEED)
+
+proxy: $(INSTALLED) ## Requests lost, late and cut off on their way, into build/proxy.json (FAULTS=300 SEED=1)
+	@$(BIN)/python -m tests.proxy $(if $(FAULTS),--faults $(FAULTS)) --seed $(SEED)
 
 bench: $(INSTALLED) ## Figures against a raw loop into build/bench.json (QUICK=1: ten minutes; RESUME=1 goes on; ONLY="NAME ...")
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(RESUME),--resume) $(if $(ONLY),--only $(ONLY))

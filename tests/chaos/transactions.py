@@ -12,6 +12,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 # A feeder outlives broker restarts, which take up to ten seconds on a busy machine.
 TRANSACTION_TIMEOUT_S = 60.0
+# librdkafka's producer sometimes stops sending when leaders move (2.16.1): then another one begins anew.
+FLUSH_TIMEOUT_S = 20.0
 
 
 class Draft(NamedTuple):
@@ -35,7 +37,13 @@ class Transactions:
     """A transactional producer that places keys as Java's client does."""
 
     def __init__(self, bootstrap: str, name: str) -> None:
-        self._producer = Producer(
+        self._bootstrap, self._name = bootstrap, name
+        self._producer = self._begin()
+
+    def _begin(self) -> Producer:
+        """A new producer; what one before it left open is aborted."""
+        bootstrap, name = self._bootstrap, self._name
+        producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
                 "transactional.id": f"feeder-{name}",
@@ -48,7 +56,8 @@ class Transactions:
                 "log_level": 0,
             }
         )
-        self._producer.init_transactions(TRANSACTION_TIMEOUT_S)
+        producer.init_transactions(TRANSACTION_TIMEOUT_S)
+        return producer
 
     def write(self, drafts: Sequence[Draft], *, abort: bool = False) -> list[Landed] | None:
         """One transaction.
@@ -61,8 +70,9 @@ class Transactions:
         self._producer.begin_transaction()
         for place, draft in enumerate(drafts):
             self._produce(draft, place, landed, errors)
-        if abort:
-            self._producer.flush(TRANSACTION_TIMEOUT_S)  # the records lie in the log; only the marker tells
+        if self._producer.flush(FLUSH_TIMEOUT_S):  # before an abort too: the records lie in the log, the marker tells
+            self._producer = self._begin()
+            return None
         if abort or not self._commit():
             self._producer.abort_transaction(TRANSACTION_TIMEOUT_S)
             return None
