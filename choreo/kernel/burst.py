@@ -144,7 +144,7 @@ def build_burst(
         if not _fits(commits):
             chosen = _hold_back(partition, chosen, finished, owner)
             if not any(done.partition is partition for done in chosen):
-                chosen += _unblock(partition, finished, owner)
+                chosen += _unblock(partition, finished, owner, single=single)
             commits = _offsets(partition, owner)
             if not any(done.partition is partition for done in chosen) and not wants_commit(partition):
                 del touched[number]  # its finished steps wait for the one that holds ``low`` back
@@ -193,9 +193,13 @@ def _hold_back(partition: Partition, chosen: list[Done], finished: deque[Done], 
     return [done for done in chosen if id(done) not in held_set]
 
 
-def _unblock(partition: Partition, finished: deque[Done], owner: str) -> list[Done]:
+def _unblock(partition: Partition, finished: deque[Done], owner: str, *, single: bool) -> list[Done]:
     """Nothing chosen fits. Further behind there may be the step that holds ``low`` back; finishing that one shortens
-    the map. Takes it, with the earlier steps of its entity; nothing if it still runs."""
+    the map. Takes it, with the earlier steps of its entity; nothing if it still runs.
+
+    ``single``: as few of them as fit, the earliest first. Otherwise a step that the broker refuses would never be alone
+    in its burst.
+    """
     for topic, progress in partition.progress.items():
         place = (topic, progress.low)
         lowest = next((one for one in finished if one.partition is partition and one.source == place), None)
@@ -203,14 +207,16 @@ def _unblock(partition: Partition, finished: deque[Done], owner: str) -> list[Do
             continue
         entity = lowest.entity
         lane = [one for one in finished if one.partition is partition and one.entity == entity]
-        taken = lane[: lane.index(lowest) + 1]
-        for done in taken:
-            partition.finish(done)
-        if _fits(_offsets(partition, owner)):
+        upto = lane.index(lowest) + 1
+        for count in range(1, upto + 1) if single else (upto,):
+            taken = lane[:count]
             for done in taken:
-                finished.remove(done)
-            return taken
-        partition.reopen(taken)
+                partition.finish(done)
+            if _fits(_offsets(partition, owner)):
+                for done in taken:
+                    finished.remove(done)
+                return taken
+            partition.reopen(taken)
     return []
 
 

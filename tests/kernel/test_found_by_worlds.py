@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+import choreo.kernel.burst as burst_module
 from choreo.errors import EngineError
 from choreo.kernel.burst import BURST_BYTES_MAX
 from choreo.kernel.engine import BUFFERED_BYTES_MAX, Refusals
-from choreo.kernel.progress import METADATA_CHARS_MAX, Snapshot
+from choreo.kernel.progress import METADATA_CHARS_MAX, Snapshot, encode_metadata
 from choreo.kernel.restore import Ends, starting_point
 from choreo.kernel.values import Envelope, InputTopic, Settlement, TimerRow
 from tests.kernel.rig import IN, INBOX, SECOND, Rig, steps_of
@@ -251,3 +252,27 @@ def _with_a_step_without_source(rig: Rig, how: str) -> None:
         rig.engine._refusals.singles = singles
         rig.script.cured.add("stuck")
         rig.retry()
+
+
+def test_a_refused_step_is_found_alone_although_the_offset_map_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of parked events stand before the settlement that holds the map back: they all went into one burst, which
+    was refused, and again, for ever (world 869 of 207eedb)."""
+    refusals = Refusals()
+    rig = Rig(refusals=refusals)
+    rig.send("park call", id="stuck0")
+    rig.send("park", id="stuck1")
+    rig.pump()
+    rig.answer()
+    rig.commit()
+    rig.script.cured |= {"stuck0", "stuck1"}
+    refusals.singles = 10
+    full = len(encode_metadata(Snapshot(0, ()), rig.engine._config.owner))
+    monkeypatch.setattr(burst_module, "METADATA_CHARS_MAX", full)
+    rig.retry()  # waits for its call
+    rig.drop(entity="c")  # finished above it, and there is no room to say so
+    assert rig.burst() is None
+    rig.calls.update(rig.engine.calls_to_start(regardless=True))
+    rig.answer()
+    bursts = rig.commit()
+    assert [len(burst.steps) for burst in bursts] == [1] * 4
+    assert rig.engine.parked_rows() == []
