@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, NamedTuple, Protocol
 
@@ -44,10 +44,18 @@ class GroupMetadata(Protocol):
     def members(self) -> list[GroupMember]: ...
 
 
+class ClusterMetadata(Protocol):
+    """What ``list_topics`` says of the cluster."""
+
+    @property
+    def topics(self) -> Mapping[str, object]: ...
+
+
 class GroupClient(Protocol):
     """The part of ``AdminClient`` that is used here."""
 
     def list_groups(self, group: str, timeout: float) -> list[GroupMetadata]: ...
+    def list_topics(self, *, timeout: float) -> ClusterMetadata: ...
 
 
 class Look(NamedTuple):
@@ -112,13 +120,13 @@ class Unowned:
         warnings.filterwarnings("ignore", r"list_groups\(\) is deprecated", DeprecationWarning)
         try:
             groups = self._client.list_groups(self._group, LOOK_TIMEOUT_S)
+            if len(groups) != 1 or groups[0].state != _STABLE or not groups[0].members:
+                return _NOTHING
+            members = groups[0].members
+            owned = {number for member in members for number in assigned(member.assignment, self._topic)}
+            if not owned and self._topic not in self._client.list_topics(timeout=LOOK_TIMEOUT_S).topics:
+                return _NOTHING  # the topic is gone
         except KafkaException:  # nobody answers: then there is nothing to be sure of
-            return _NOTHING
-        if len(groups) != 1 or groups[0].state != _STABLE or not groups[0].members:
-            return _NOTHING
-        members = groups[0].members
-        owned = {number for member in members for number in assigned(member.assignment, self._topic)}
-        if not owned:  # not one partition: the topic is gone
             return _NOTHING
         return Look(self._all - owned, min(member.id for member in members))
 

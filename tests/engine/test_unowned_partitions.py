@@ -9,6 +9,7 @@ import sys
 import threading
 from concurrent.futures import wait
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -89,6 +90,7 @@ class Client:
     def __init__(self, *answers: Group | KafkaException | None) -> None:
         self.answers = list(answers)
         self.looks = 0
+        self.topics = ["other", "in"]
         self.over = threading.Event()
 
     def list_groups(self, group: str, timeout: float) -> list[Any]:
@@ -100,6 +102,9 @@ class Client:
         if isinstance(answer, KafkaException):
             raise answer
         return [answer]
+
+    def list_topics(self, *, timeout: float) -> Any:
+        return SimpleNamespace(topics=dict.fromkeys(self.topics))
 
 
 def assignment(*topics: tuple[str, list[int]]) -> bytes:
@@ -155,7 +160,15 @@ def test_three_looks_in_a_row_make_sure_and_only_the_first_member_acts() -> None
 )
 def test_a_look_that_finds_something_else_begins_the_count_anew(between: Group | KafkaException) -> None:
     half = group([0], [1])
-    assert look(Client(half, half, between, half, half), times=5) == [frozenset()] * 5
+    client = Client(half, half, between, half, half)
+    client.topics.remove("in")  # asked for only where nobody owns anything
+    assert look(client, times=5) == [frozenset()] * 5
+
+
+def test_partitions_that_were_all_given_up_are_found() -> None:
+    """A topic of one partition, for instance: nobody owns anything, and it is not the topic that is gone."""
+    nobody = group([], [])
+    assert look(Client(nobody, nobody, nobody), times=3)[-1] == frozenset({0, 1, 2, 3})
 
 
 def test_one_question_at_a_time_and_none_too_early() -> None:

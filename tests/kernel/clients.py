@@ -144,6 +144,8 @@ class MemoryConsumer:
         """What a restore asks first. Offsets that a transaction may still change get no answer, at read_committed."""
         with self.process.point("restore offsets"):
             self.process.switch()
+            if self.world.strikes("coordinator moves", 0.1):
+                raise KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, "loading"))
             unstable = any(self.world.group.unstable(one.topic, one.partition) for one in wanted)
             if self.world.strikes("cluster away", 0.03) or (self.isolation == "read_committed" and unstable):
                 self.world.pass_s(timeout_s)
@@ -239,7 +241,7 @@ class MemoryConsumer:
         if not places:
             return
         with self.process.point("fetch start"):
-            if self.world.strikes("assignment refused", 0.05):
+            if self.world.strikes("assignment refused", 0.2):
                 raise KafkaException(KafkaError(KafkaError._STATE, "not now"))
             self._start(places)
 
@@ -532,9 +534,9 @@ class MemoryTransactionalProducer:
                 world.note(f"refused: {verdict}", self.process.instance)
                 self._abortable(code, verdict)
                 raise must_abort(code, verdict)
-            if world.strikes("offsets not sent", 0.1):
+            if world.strikes("offsets not sent", 0.2):
                 raise timed_out("send_offsets_to_transaction")
-            if world.strikes("offsets refused", 0.1):
+            if world.strikes("offsets refused", 0.2):
                 self._abortable(KafkaError.COORDINATOR_NOT_AVAILABLE, "abort")
                 raise must_abort(KafkaError.COORDINATOR_NOT_AVAILABLE, "abort")
             self._do(lambda memory: world.group.send_offsets(memory, [_commit(one) for one in offsets]))
@@ -542,7 +544,7 @@ class MemoryTransactionalProducer:
                 world.group.expire(self.process.instance)
                 self.process.crash_wanted = True
                 self.process.switch()
-            if world.strikes("offsets acknowledged late", 0.1):
+            if world.strikes("offsets acknowledged late", 0.2):
                 raise timed_out("send_offsets_to_transaction")
 
     def commit_transaction(self, timeout_s: float) -> None:
@@ -588,7 +590,7 @@ class MemoryTransactionalProducer:
                 raise fatal(KafkaError._FATAL, "the client stopped")
             if self.state not in ("open", "abortable"):
                 raise fatal(KafkaError._STATE, f"abort_transaction in state {self.state}")
-            if self.world.strikes("abort not acknowledged", 0.1):
+            if self.world.strikes("abort not acknowledged", 0.3):
                 raise timed_out("abort_transaction")
             self._do(lambda memory: memory.abort())
             self._queue.clear()
@@ -689,9 +691,6 @@ class MemoryAdmin:
 
     def describe_consumer_groups(self, groups: list[str], *, request_timeout: float) -> dict[str, Answered]:
         with self.process.point("restore asks the group"):
-            if self.world.strikes("coordinator moves", 0.1):
-                error = KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, "loading"))
-                return {groups[0]: Answered(error)}
             members = [SimpleNamespace(group_instance_id=instance) for instance in self.world.group.instances]
             return {groups[0]: Answered(SimpleNamespace(members=members))}
 
@@ -708,6 +707,9 @@ class MemoryAdmin:
             ]
             state = "Stable" if known.stable and members else "Empty" if not members else "PreparingRebalance"
             return [SimpleNamespace(state=state, members=members)]
+
+    def list_topics(self, *, timeout: float) -> SimpleNamespace:
+        return SimpleNamespace(topics=dict(self.world.bus.topics))
 
 
 def _assignment(topic: str, numbers: Iterable[int]) -> bytes:
