@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.print(f"{row.target} {row.engine}: {row.seen.cases:,} cases", markup=False)
         write()
 
-    parameters = {name: str(value) for name, value in vars(options).items() if value is not None}
+    parameters = {name: str(value) for name, value in vars(options).items() if value is not None and name != "build"}
 
     def write() -> None:
         result.parent.mkdir(parents=True, exist_ok=True)
