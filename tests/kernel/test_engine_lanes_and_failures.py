@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from choreo.kernel.engine import RETRY_BACKOFF_MS_MAX, SEEN_MAX
 from choreo.kernel.values import EntityState, Failure, InputTopic, Settlement
@@ -320,4 +323,35 @@ def test_a_redriven_event_runs_in_its_entitys_lane() -> None:
     assert steps_of(rig.commit()) == []
     rig.answer()
     assert done_ids(rig) == ids(1, 0)
+    assert rig.engine.idle
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from(["", "call", "call call", "flaky", "broken"])), max_size=15
+    ),
+    st.randoms(use_true_random=False),
+    st.sampled_from([1, 2, 100]),
+)
+@settings(max_examples=60, deadline=None)
+def test_an_entitys_events_end_in_their_order_whatever_answers_first(
+    events: list[tuple[str, str]], chance: random.Random, in_flight: int
+) -> None:
+    rig = Rig(in_flight=in_flight, retries=1)
+    for entity, words in events:
+        rig.send(words, entity)
+    ended: list[tuple[str, str]] = []
+    for _ in range(200):
+        ended += steps_of(rig.commit())
+        if rig.calls:
+            rig.answer(rig.calls[chance.choice(list(rig.calls))].arguments)
+        elif len(ended) == len(events):
+            break
+        else:
+            rig.pump(1_000)
+    places = [event_id for event_id, _ in ended]
+    assert sorted(places) == sorted(f"{IN}/0/{number}" for number in range(len(events)))
+    for entity in "abc":
+        mine = [number for number, (one, _) in enumerate(events) if one == entity]
+        assert [place for place in places if int(place.split("/")[2]) in mine] == [f"{IN}/0/{n}" for n in mine]
     assert rig.engine.idle

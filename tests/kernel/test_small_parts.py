@@ -242,3 +242,42 @@ def test_a_partition_must_exist(partition: int | None, code: str | None) -> None
 
 def test_the_overhead_covers_a_batch_of_one_record() -> None:
     assert BATCH_OVERHEAD_BYTES >= 61 + 30  # batch header and record framing of Kafka's format 2
+
+
+# -- against brute force -----------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20)), max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_a_merge_of_what_is_all_there_takes_the_earliest_head(added: list[tuple[str, int]]) -> None:
+    merge: Merge[tuple[str, int, int]] = Merge("abc", 10)
+    queues: dict[str, list[tuple[str, int, int]]] = {"a": [], "b": [], "c": []}
+    for number, (topic, time_ms) in enumerate(added):
+        merge.add(topic, time_ms, (topic, time_ms, number))
+        queues[topic].append((topic, time_ms, number))
+    for topic in "abc":
+        merge.reach_end(topic)
+    expected = []
+    while any(queues.values()):
+        first = min((queue for queue in queues.values() if queue), key=lambda queue: queue[0][1])
+        expected.append(first.pop(0))
+    found = [merge.release(0) for _ in added]
+    assert [item and item[1] for item in found] == [item[1] for item in expected]
+    assert found == expected
+    assert merge.release(0) is None
+    assert merge.drained
+
+
+@given(st.lists(st.integers(0, 30), max_size=30), st.data())
+@settings(max_examples=200, deadline=None)
+def test_the_clock_before_an_input_is_the_highest_time_of_those_before_it(
+    times: list[int], data: st.DataObject
+) -> None:
+    """Of one topic. With several, what another topic's finished inputs moved stays moved: they are not read again."""
+    clock = EventClock(Reached(-1, 0))
+    for offset, time_ms in enumerate(times):
+        if time_ms > clock.now.event_time_ms:
+            clock.move("a", offset, Reached(time_ms, time_ms))
+    low = data.draw(st.integers(0, len(times)))
+    clock.forget("a", data.draw(st.integers(0, low)))
+    assert clock.before({"a": low}).event_time_ms == max(times[:low], default=-1)
