@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from tests.chaos.wire import Wire, builtin
 
 # Brokers that restart, transactions that hang until their timeout: a reader is patient, a test has its own limit.
 READ_TIMEOUT_S = 60.0
+ERRORS_KEPT = 20
 
 
 class Found(NamedTuple):
@@ -58,15 +59,15 @@ def partitions_of(client: AdminClient, topic: str) -> list[int]:
     return sorted(found.partitions)
 
 
-def ends(client: AdminClient, topic: str) -> dict[int, int]:
+def ends(
+    client: AdminClient, topic: str, isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
+) -> dict[int, int]:
     """Partition → log end, records of open transactions included. Asks again while a broker comes back."""
     deadline = time.monotonic() + READ_TIMEOUT_S
     while True:
         try:
             request = {TopicPartition(topic, number): OffsetSpec.latest() for number in partitions_of(client, topic)}
-            answers = client.list_offsets(
-                request, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=READ_TIMEOUT_S
-            )
+            answers = client.list_offsets(request, isolation_level=isolation, request_timeout=READ_TIMEOUT_S)
             return {place.partition: future.result(READ_TIMEOUT_S).offset for place, future in answers.items()}
         except KafkaException:
             if time.monotonic() > deadline:
@@ -154,6 +155,7 @@ class Follower:
         )
         self._stop = threading.Event()
         self._failure: KafkaException | None = None
+        self.errors: deque[str] = deque(maxlen=ERRORS_KEPT)  # the latest that it got over
         self._grew = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"follower {self._topic}", daemon=True)
         self._thread.start()
@@ -175,6 +177,10 @@ class Follower:
         for record in list(self.found):
             ends[record.partition] = record.offset + 1
         return ends
+
+    def places(self) -> dict[tuple[str, int], int]:
+        """(topic, partition) → offset after the last record seen."""
+        return {(record.topic, record.partition): record.offset + 1 for record in list(self.found)}
 
     def wait(self, condition: Callable[[], bool], *, stalled_s: float, why: str) -> None:
         """Waits until a condition on what was read holds.
@@ -208,6 +214,12 @@ class Follower:
             raise self._failure
         return self.found
 
+    def require_alive(self) -> None:
+        """Raises what ended the reading, if it ended."""
+        if self._failure is not None:
+            raise self._failure
+        assert self._thread.is_alive() or self._stop.is_set(), f"the follower of {self._topic} ended"
+
     def _run(self) -> None:
         while not self._stop.is_set():
             batch = []
@@ -215,9 +227,11 @@ class Follower:
                 error = message.error()
                 if error is None:
                     batch.append(_found(message))
-                elif error.fatal():
+                elif error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:  # it would stop there in silence
                     self._failure = KafkaException(error)
                     return
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    self.errors.append(f"{message.topic()}/{message.partition()}: {error}")
             if batch:
                 with self._grew:
                     self.found += batch

@@ -34,6 +34,7 @@ class Watch:
 
     def poll(self) -> int:
         """Takes in what came since the last time; how many decisions were among it."""
+        self._follower.require_alive()
         found = self._follower.found
         end, before = len(found), len(self.seen)
         for record in found[self._taken : end]:
@@ -66,6 +67,11 @@ class Watch:
     def undecided(self) -> list[tuple[str, Place]]:
         """Events that wait for an agent."""
         return sorted(self._inputs - self._decided)
+
+    def told(self) -> str:
+        """How far the reader came and what errors it met, for the report of a stall."""
+        ends = dict(sorted(self._follower.places().items()))
+        return f"the watching reader read up to {ends}; its latest errors: {list(self._follower.errors)}"
 
     def stop(self) -> None:
         self._follower.stop()

@@ -308,7 +308,8 @@ class World:
         undecided = self.watch.undecided()
         lines = [
             f"decided {dict(self.watch.decided_by)}, undecided {len(undecided)}: "
-            + ", ".join(f"{agent} {place}" for agent, place in undecided[:20])
+            + ", ".join(f"{agent} {place}" for agent, place in undecided[:20]),
+            self.watch.told(),
         ]
         for worker in self.everyone():
             state = "runs" if worker.alive else f"ended with {worker.exit_code}"
