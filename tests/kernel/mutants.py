@@ -18,7 +18,7 @@ import choreo.runtime.log_ends as log_ends_module
 import choreo.runtime.restore as restore_module
 import choreo.runtime.transaction as transaction_module
 import tests.kernel.clients as clients_module
-import tests.kernel.process as process_module
+import tests.kernel.pointed as pointed_module
 from choreo.kernel.burst import Burst, Done
 from choreo.kernel.engine import Engine
 from choreo.kernel.event_clock import EventClock
@@ -499,7 +499,7 @@ def stores_take_rows_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     honest = InternalRecords.produced
 
     def produced(self: InternalRecords, burst: Burst, **topics: Any) -> Any:
-        session: Any = process_module._current().session
+        session: Any = pointed_module.current().session
         records = honest(self, burst, **topics)
         ends = {
             (one.topic, one.partition): session._process.world.bus.end_offset(one.topic, one.partition)

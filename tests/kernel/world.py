@@ -40,7 +40,8 @@ from tests.kernel.fakes import CHANGELOG, DEAD, DECISIONS, OUT, Script, count_an
 from tests.kernel.places import INBOX, JOURNAL, PARKED, TIMERS
 from tests.kernel.plans import Plan, plan_of
 from tests.kernel.points import Hits, Side
-from tests.kernel.process import RECORDS, FakeThread, Process, how_it_ended, simulated
+from tests.kernel.process import RECORDS, Process, how_it_ended, simulated
+from tests.kernel.threads import FakeThread
 
 WALL_START_MS: Final = 1_700_000_000_000
 EVENT_START_MS: Final = WALL_START_MS - 1_000 * EVENT_STEP_MS
