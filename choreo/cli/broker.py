@@ -134,9 +134,10 @@ def _watch(kafka: EmbeddedBroker | EmbeddedCluster) -> NoReturn:
 
 
 def _start_again(node: Node) -> None:
-    console().print(f"node {node.id} ended with exit code {node.exit_code}; starting it again")
+    # said in a log too, unlike notes for somebody who watches
+    click.echo(f"node {node.id} ended with exit code {node.exit_code}; starting it again", err=True)
     node.start()
-    console().print(f"node {node.id} answers on {node.bootstrap} (pid {node.pid})")
+    click.echo(f"node {node.id} answers on {node.bootstrap} (pid {node.pid})", err=True)
 
 
 def project_root(start: Path) -> Path:

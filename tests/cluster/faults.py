@@ -120,7 +120,7 @@ def _pause(scene: Scene, kind: str, between_s: tuple[float, float]) -> None:
     seconds = scene.chance.uniform(*between_s)
     begun = time.monotonic()
     victim.pause()
-    stopped = state_of(victim) == "T"
+    stopped = stands_still(victim)
     if kind == LONG_PAUSE:
         scene.progress()
         stopped = stopped and metadata.out_of_sync(scene.cluster, victim, topic)
@@ -130,9 +130,14 @@ def _pause(scene: Scene, kind: str, between_s: tuple[float, float]) -> None:
     scene.cluster.wait_in_sync()
 
 
-def state_of(node: Node) -> str:
-    """State letter of the process, from proc(5)."""
-    return Path(f"/proc/{node.pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
+def stands_still(node: Node) -> bool:
+    """Whether every thread of the process has stopped; the signal takes a moment to reach them. From proc(5)."""
+    deadline = time.monotonic() + FELT_S
+    while Path(f"/proc/{node.pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "T":
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 def lose_min_isr_by_stops(scene: Scene) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 import sys
 import tempfile
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--report", type=Path, default=Path("build/proxy.json"))
     options = parser.parse_args()
     console = Console(stderr=True)
+    logging.getLogger("choreo.engine").setLevel(logging.CRITICAL)  # of each fault the worker says what it met
     chance = random.Random(f"proxy {options.seed}")
     each = -(-options.faults // LANES)
     work = [

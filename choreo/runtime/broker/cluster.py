@@ -250,7 +250,8 @@ class EmbeddedCluster:
             metadata = client.list_topics(timeout=METADATA_TIMEOUT_S)
         except KafkaException as error:
             return [f"no answer ({error.args[0].name()})"]
-        missing = [f"node {node.id}" for node in self.nodes if node.id not in metadata.brokers]
+        # the cluster takes seconds to miss a node; we know at once that its process is gone
+        missing = [f"node {node.id}" for node in self.nodes if not node.running or node.id not in metadata.brokers]
         return missing + [
             f"{topic.topic}/{partition.id} misses {sorted(set(partition.replicas) - set(partition.isrs))}"
             for topic in metadata.topics.values()
