@@ -184,7 +184,7 @@ def _show(told: dict[str, Any]) -> None:
     sitting = told["sittings"][-1]
     rate = sitting["worlds"] / sitting["seconds"] if sitting["seconds"] else 0.0
     table.add_row("worlds", f"{told['worlds']} ({rate:.0f}/s in this sitting)")
-    table.add_row("faults planted", f"{sum(told['faults'].values())} of {len(told['faults'])} sorts")
+    table.add_row("faults and what came of them", f"{sum(told['faults'].values())} of {len(told['faults'])} sorts")
     missed = {f"{side} {name}" for name in POINTS for side in SIDES} - set(told["points"])
     table.add_row("fault points passed", f"{len(told['points'])} of {2 * len(POINTS)} {', '.join(sorted(missed))}")
     table.add_row("sides of points crashed at", str(len(told["crashed_at"])))
