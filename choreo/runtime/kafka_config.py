@@ -9,6 +9,8 @@ REQUEST_TIMEOUT_S: Final = 10.0
 """Longest wait for one answer of the cluster before the command or worker says that it is unreachable."""
 TRANSACTION_TIMEOUT_MS: Final = 15_000
 """How long a dead worker's open transaction may hold readers up where nobody ends it earlier."""
+SOCKET_TIMEOUT_MS: Final = 10_000
+"""After so long without an answer librdkafka gives a connection up and makes the request again on another."""
 MAX_POLL_INTERVAL_MS: Final = 600_000
 """Above every wait in the engine thread: a handler that computes, a commit that is retried."""
 FETCH_WAIT_MS: Final = 50
@@ -24,7 +26,7 @@ Settings = dict[str, Any]
 def common(bootstrap: str, security: Mapping[str, str]) -> Settings:
     return {
         "bootstrap.servers": bootstrap,
-        "socket.timeout.ms": 10_000,
+        "socket.timeout.ms": SOCKET_TIMEOUT_MS,
         "socket.nagle.disable": True,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2_000,

@@ -593,6 +593,8 @@ class Session:
         self._outside_since_ms = None
         self._apply(burst)
         self.engine.committed(burst, self._now_ms())
+        if self._transaction.worn:
+            self._renew_producer()
         return True
 
     def _patience_s(self) -> float:
@@ -636,6 +638,10 @@ class Session:
         if self._aborts_in_a_row > ABORTS_IN_A_ROW_MAX:
             raise UnknownOutcome(f"{ABORTS_IN_A_ROW_MAX} aborts in a row: {ended.error}")
         _log.warning("transaction aborted, going again: %s", ended.error)
+        self._renew_producer()
+
+    def _renew_producer(self) -> None:
+        """A producer with a newer epoch: whatever the one before it still has under way is refused."""
         try:
             self._producer, self._transaction = self._make_producer()
         except HostError as away:

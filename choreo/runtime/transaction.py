@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from choreo.errors import EngineError
 from choreo.kernel.burst import OffsetCommit
 from choreo.kernel.values import OutRecord
-from choreo.runtime.kafka_config import TRANSACTION_TIMEOUT_MS
+from choreo.runtime.kafka_config import SOCKET_TIMEOUT_MS, TRANSACTION_TIMEOUT_MS
 
 FLUSH_TIMEOUT_S: Final = 20.0
 """Longer than a transaction may last (TRANSACTION_TIMEOUT_MS): after it, the coordinator has aborted."""
@@ -138,6 +138,7 @@ class Transaction:
         self._delivery_error: KafkaError | None = None
         self._metadata = b""
         self._started_s = 0.0
+        self._took_s = 0.0
         self._returns_by_s = math.inf  # when the call under way has to be back
         self.ends: dict[tuple[str, int], int] = {}  # next changelog offset by (topic, partition), of this burst
 
@@ -181,6 +182,7 @@ class Transaction:
     def finish(self, offsets: list[OffsetCommit]) -> Ended:
         """Waits for the records, sends the offsets, commits. May run in another thread than ``begin``."""
         ended = self._finish(offsets)
+        self._took_s = time.monotonic() - self._started_s
         if ended.result is Result.FENCED and time.monotonic() - self._started_s >= TRANSACTION_TIMEOUT_MS / 1_000:
             # the coordinator ends a transaction that took too long by the same fence that a newer producer brings
             return Ended(Result.UNKNOWN, ended.error)
@@ -204,6 +206,16 @@ class Transaction:
         except (KafkaException, SystemError) as error:
             return self._abort(kafka_error(error))
         return Ended(Result.COMMITTED, None)
+
+    @property
+    def worn(self) -> bool:
+        """Whether the producer must not be used again after ``finish``: a request may have been made twice.
+
+        librdkafka says nothing of it, but it takes its socket timeout. The first request may still be on its way: an
+        end of this transaction that arrives within the next one ends that, half made (seen on Kafka 4.3.1; KIP-890
+        mends it for clients that speak its second version). A new producer's epoch refuses it.
+        """
+        return self._took_s >= SOCKET_TIMEOUT_MS / 1_000
 
     @property
     def overdue(self) -> bool:

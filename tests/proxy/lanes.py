@@ -24,6 +24,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from choreo.errors import FencedSignal
 from choreo.runtime import session as session_module
 from choreo.runtime import shell as shell_module
+from choreo.runtime import transaction as transaction_module
 from choreo.runtime.broker import EmbeddedBroker
 from choreo.runtime.session import Session, UnknownOutcome
 from choreo.runtime.shell import EngineShell
@@ -43,6 +44,8 @@ GROUP_PATIENCE_MS = 2_000
 """Beyond the session: 30 s in a worker."""
 BACKOFF_S_MAX = 0.5
 """Between two sessions: 10 s in a worker, which the many sessions of a test would reach."""
+SESSIONS_MAX = 1_000_000
+"""In a row that end early: 20 in a worker; those that a test asked for count too."""
 KEYS = 5
 EVENTS = 12
 """Fed at each fault, some of which wait for a call."""
@@ -318,6 +321,8 @@ def restartable() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shell_module, "Session", Restartable)
         patch.setattr(shell_module, "RESTART_BACKOFF_S_MAX", BACKOFF_S_MAX)
+        patch.setattr(shell_module, "SESSIONS_FAILED_MAX", SESSIONS_MAX)
+        patch.setattr(transaction_module, "SOCKET_TIMEOUT_MS", SOCKET_TIMEOUT_S * 1_000)
         patch.setattr(session_module, "GROUP_PATIENCE_MS", GROUP_PATIENCE_MS)
         yield
 

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaException, Producer
 
+from choreo.runtime import kafka_config
+from choreo.runtime.broker import EmbeddedBroker
+from tests.chaos import reader
+from tests.engine.live import Live
 from tests.proxy.frames import Api
-from tests.proxy.lanes import DELAY_S, Lanes, Result, dealt
-from tests.proxy.proxy import Fault, Rule, faults
+from tests.proxy.lanes import DELAY_S, SOCKET_TIMEOUT_S, Lanes, Result, dealt
+from tests.proxy.proxy import LOOPBACK, Fault, Proxy, Rule, faults
 
 pytestmark = [pytest.mark.kafka, pytest.mark.chaos]
 
@@ -46,6 +52,52 @@ def test_worker_gets_over_it(results: dict[Rule, Result], rule: Rule) -> None:
     assert not results[rule].problem, results[rule]
     assert results[rule].fired, "the fault did not happen"
     assert not results[rule].restarts or (rule.api, rule.fault) == FENCES_ITSELF, results[rule]
+
+
+def test_late_end_of_a_transaction_ends_the_next_one(tmp_path: Path) -> None:
+    """Why a producer is not used again after a commit that may have been sent twice: Kafka takes the late request for
+    the end of whatever its producer has open by then."""
+    where: list[int] = []
+    with (
+        Proxy(lambda: where[0] if where else None) as proxy,
+        EmbeddedBroker(proxy_port=proxy.port) as broker,
+    ):
+        where.append(broker.behind_port)
+        live = Live(broker.bootstrap, "late", tmp_path, partitions=1)
+        settings = kafka_config.transactional_producer(
+            f"{LOOPBACK}:{proxy.port}",
+            {"socket.timeout.ms": str(round(SOCKET_TIMEOUT_S * 1_000)), "log_level": "0"},
+            transactional_id="late",
+            batch_bytes=10_000,
+            message_bytes_max=1_000_000,
+        )
+        producer = Producer(settings)
+        producer.init_transactions(30)
+        late = proxy.arm(Rule(Api.END_TXN, Fault.DELAY_REQUEST, delay_s=DELAY_S))
+        producer.begin_transaction()
+        producer.produce(live.input, b"committed")
+        producer.commit_transaction(30)
+        producer.begin_transaction()
+        producer.produce(live.input, b"never committed")
+        producer.flush(30)
+        assert not late.fired.is_set()
+        assert late.fired.wait(30)
+        read = [record.value for record in reader.read(broker.bootstrap, live.input)]
+        with pytest.raises(KafkaException, match="invalid state"):
+            producer.abort_transaction(30)
+    assert read == [b"committed", b"never committed"]
+
+
+@pytest.mark.parametrize("fault", [Fault.DELAY_REQUEST, Fault.DROP_RESPONSE], ids=lambda fault: fault.value)
+def test_producer_is_not_used_again_after_a_commit_that_may_have_been_sent_twice(lanes: Lanes, fault: Fault) -> None:
+    lane = lanes.lanes[0]
+    asked = (lane.name, Api.INIT_PRODUCER_ID)
+    before = lanes.proxy.requests[asked]
+    (result,) = lane.suffer([Rule(Api.END_TXN, fault, delay_s=DELAY_S)])
+    assert result.fired
+    assert not result.problem
+    assert result.sessions == 0
+    assert lanes.proxy.requests[asked] == before + 1
 
 
 def test_nothing_was_lost_repeated_or_out_of_order(lanes: Lanes, results: dict[Rule, Result]) -> None:
