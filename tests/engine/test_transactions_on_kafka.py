@@ -75,7 +75,9 @@ class Cluster:
         ended = transaction.begin(records, records, self.consumer)
         return (ended or transaction.finish([OffsetCommit(self.input, 0, 1, "")])).result
 
-    def values(self) -> int:
+    def values(self, expected: int) -> int:
+        """Committed records of the output, read until the end; the end counts once as many were there as expected,
+        because a commit is answered before its markers are written."""
         reader = Consumer(kafka_config.reader(self.bootstrap, {}))
         reader.assign([TopicPartition(self.output, 0, 0)])
         count, deadline = 0, time.monotonic() + 20
@@ -83,9 +85,10 @@ class Cluster:
             message = reader.poll(0.2)
             if message is None:
                 continue
-            if message.error() is not None:  # the end
+            if message.error() is None:
+                count += 1
+            elif count >= expected:  # the end; it comes again after more records
                 break
-            count += 1
         reader.close()
         return count
 
@@ -101,10 +104,10 @@ def cluster(kafka_broker: RunningBroker, kafka_topic_prefix: str) -> Iterator[Cl
 def test_commit_of_a_worker_outside_the_group_does_not_reach_an_empty_group(cluster: Cluster) -> None:
     transaction = Transaction(cluster.producer())
     assert cluster.run(transaction) is Result.REBALANCING
-    assert cluster.values() == 0
+    assert cluster.values(0) == 0
     cluster.join()
     assert cluster.run(transaction) is Result.COMMITTED
-    assert cluster.values() == 2
+    assert cluster.values(2) == 2
 
 
 @kafka
@@ -117,7 +120,7 @@ def test_fenced_worker_learns_that_it_is_fenced(cluster: Cluster, count: int) ->
     assert cluster.run(transaction, count) is Result.FENCED
     assert cluster.run(transaction) is Result.FENCED
     assert cluster.run(newer) is Result.COMMITTED
-    assert cluster.values() == 4
+    assert cluster.values(4) == 4
 
 
 @kafka
@@ -145,7 +148,7 @@ def test_worker_fenced_within_a_burst_learns_it_and_commits_nothing(cluster: Clu
 
     transaction = Transaction(Overtaken())
     assert cluster.run(transaction, 50) is Result.FENCED
-    assert cluster.values() == 0
+    assert cluster.values(0) == 0
 
 
 @kafka
@@ -166,4 +169,4 @@ def test_transaction_that_took_too_long_is_not_taken_for_a_newer_worker(
             inner.commit_transaction(timeout_s)
 
     assert cluster.run(Transaction(Slow())) is Result.UNKNOWN
-    assert cluster.values() == 0
+    assert cluster.values(0) == 0
