@@ -120,6 +120,8 @@ def kafka_error(error: KafkaException | SystemError) -> KafkaError:
     cause: BaseException | None = error
     while isinstance(cause, SystemError):  # one around another for each delivery report
         cause = cause.__cause__
+    if cause is None:  # also seen: no exception at all; the next call on the producer names the reason
+        return KafkaError(KafkaError._FATAL, "the client ended a call without an exception")
     if not isinstance(cause, KafkaException):
         raise error
     found: KafkaError = cause.args[0]
@@ -173,7 +175,7 @@ class Transaction:
         except KafkaException as error:
             return Ended(judge(error.args[0]), error.args[0])
         try:
-            self._produce(records, None)
+            self._produce(records, self._note_error)
             self._produce_reported(reported)
         except (KafkaException, SystemError) as error:
             return self._abort(kafka_error(error))
@@ -247,19 +249,23 @@ class Transaction:
             return Result.FENCED
         return self._abort(None).result
 
+    def _note_error(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None and self._delivery_error is None:
+            self._delivery_error = error
+
     def _produce_reported(self, records: Iterable[OutRecord]) -> None:
-        """Only the last record of each topic and partition gets a delivery report: its offset is the highest."""
+        """Only of the last record of each topic and partition the offset is noted: it is the highest."""
         last: dict[tuple[str, int | None], OutRecord] = {}
         for record in records:
             place = (record.topic, record.partition)
             if (earlier := last.get(place)) is not None:
-                self._produce((earlier,), None)
+                self._produce((earlier,), self._note_error)
             last[place] = record
         self._produce(last.values(), self.note_delivery)
 
     def _produce(self, records: Iterable[OutRecord], report: Any) -> None:
-        """Without ``report`` nothing is called back: a record that is not delivered fails the transaction, and the next
-        call of it says why (librdkafka's documentation of commit_transaction)."""
+        """Every record has a report, if only for its error: without one the flush of a fenced producer was seen to wait
+        for its whole timeout, or to end with no exception at all."""
         produce = self._producer.produce
         for topic, partition, key, value, headers in records:
             while True:
