@@ -34,6 +34,7 @@ class Counting:
         target = counting(cluster.bootstrap, folder, name, store=store)
         self.run = Run(target, seed=seed, workers=WORKERS, stalled_s=STALLED_S)
         self.chance = self.run.chance
+        self.fenced = 0  # workers that exited because an heir took over from them
         self.topics = tuple(target.inputs)
         self.groups: tuple[str, ...] = (target.group,)
         self.transactional_ids = tuple(f"{target.group}.{worker.name}" for worker in self.run.workers)
@@ -45,15 +46,27 @@ class Counting:
         self.run.note(kind, fired=fired)
 
     def progress(self) -> None:
-        for worker in self.run.workers:
-            assert worker.alive, f"worker {worker.name} ended with {worker.exit_code}\n{worker.tail()}"
         follower = self.run.follower
         ends = metadata.log_ends(self.cluster, self.run.target.output)
-        follower.wait(
-            lambda: all(follower.count_from(number, end) >= EACH for number, end in ends.items()),
-            stalled_s=STALLED_S,
-            why=f"{EACH} more records in each of {len(ends)} partitions",
-        )
+
+        def got_on() -> bool:
+            self._supervise()
+            return all(follower.count_from(number, end) >= EACH for number, end in ends.items())
+
+        follower.wait(got_on, stalled_s=STALLED_S, why=f"{EACH} more records in each of {len(ends)} partitions")
+
+    def _supervise(self) -> None:
+        """Starts a worker again whose heir had to end the transaction that it left open: it has to exit and say so.
+
+        Raises:
+            AssertionError: a worker ended for another reason.
+        """
+        for worker in self.run.workers:
+            if not worker.alive:
+                assert worker.exit_code == 1, f"worker {worker.name} ended with {worker.exit_code}\n{worker.tail()}"
+                assert any("CH0306" in line for line in worker.lines()), worker.tail()
+                self.fenced += 1
+                worker.start()
 
     def committed(self) -> int:
         return len(self.run.follower)
@@ -72,6 +85,7 @@ class Counting:
                 print(f"{kind} …", flush=True)  # noqa: T201 - where a failing run stopped
                 faults.FAULTS[kind](self)
                 seconds[kind] = round(seconds.get(kind, 0.0) + time.monotonic() - begun, 1)
+            self.progress()
             run.healed()
             run.finish()
             live = run.live_rows()
