@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from choreo.runtime.facts import unreachable
+from choreo.runtime.group_look import NO_GROUP, Asked, GroupLook
+from choreo.runtime.group_offsets import GroupOffsets
 from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S
 from choreo.runtime.log_ends import log_ends
 from choreo.runtime.preflight import cluster_topics
 from choreo.topology import names
 from choreo.topology.model import Agent, Topology
 
-NO_GROUP: Final = "no group"
-# A cluster that has never seen a group makes the topic for their offsets first, and says meanwhile that nobody is in
-# charge. (Asked for offsets in that moment, librdkafka 2.16 crashes the process; so the group is looked at first.)
-COORDINATOR_MOVES: Final = frozenset({"NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"})
-COORDINATOR_POLL_S: Final = 0.2
+AGAIN_S: Final = 0.2
+"""Where the group's coordinator is moving; also the case while a new cluster makes the topic for offsets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +64,12 @@ def view_agents(topology: Topology, admin: AdminClient, bootstrap: str) -> list[
     security = topology.cluster.security
     ends = log_ends(bootstrap, security, wanted, OffsetSpec.latest())
     starts = log_ends(bootstrap, security, wanted, OffsetSpec.earliest())
+    asked = GroupLook(bootstrap, security)
     views = []
     for agent, group in zip(agents, groups, strict=True):
-        state, members = group_members(admin, bootstrap, group)
-        committed = {} if state == NO_GROUP else committed_offsets(admin, bootstrap, group)
+        state, members = group_members(asked, bootstrap, group)
+        places = [(topic, number) for topic in agent.reads for number in range(existing.get(topic, 0))]
+        committed = {} if state == NO_GROUP else committed_offsets(bootstrap, security, group, places)
         views.append(_view(topology, agent, existing, state, members, committed, starts, ends))
     return views
 
@@ -98,35 +99,38 @@ def _view(
     return AgentView(agent.name, agent.kind, state, members, lag, dead, missing)
 
 
-def group_members(admin: AdminClient, bootstrap: str, group: str) -> tuple[str, tuple[str, ...]]:
-    """State of a group and the names of its members."""
-    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+def group_members(
+    groups: Asked, bootstrap: str, group: str, *, patience_s: float = REQUEST_TIMEOUT_S
+) -> tuple[str, tuple[str, ...]]:
+    """State of a group and the names of its members.
+
+    Raises:
+        HostError: CH0801, no answer within the patience.
+    """
+    deadline = time.monotonic() + patience_s
     while True:
         try:
-            request = admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)
-            description = request[group].result(REQUEST_TIMEOUT_S)
+            state, members = groups.look(group, REQUEST_TIMEOUT_S)
+            return state, tuple(sorted(member.instance for member in members))
         except KafkaException as error:
-            name = error.args[0].name()
-            if name == "GROUP_ID_NOT_FOUND":
-                return NO_GROUP, ()
-            if name not in COORDINATOR_MOVES or time.monotonic() > deadline:
-                raise unreachable(f"{name}: {error.args[0].str().lower()}", bootstrap) from error
-            time.sleep(COORDINATOR_POLL_S)
-            continue
-        state = description.state.name.lower().replace("_", " ")
-        members = tuple(sorted(one.group_instance_id or one.client_id for one in description.members))
-        return (NO_GROUP if state == "dead" else state), members
+            if time.monotonic() > deadline:
+                raise unreachable(error.args[0].str(), bootstrap) from error
+        time.sleep(AGAIN_S)
 
 
-def committed_offsets(admin: AdminClient, bootstrap: str, group: str) -> dict[tuple[str, int], int]:
-    """Committed offsets of a group, without waiting for transactions that are under way; empty for an unknown group."""
-    request = admin.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group)], require_stable=False, request_timeout=REQUEST_TIMEOUT_S
-    )
+def committed_offsets(
+    bootstrap: str, security: Mapping[str, str], group: str, places: Iterable[tuple[str, int]]
+) -> dict[tuple[str, int], int]:
+    """Committed offsets of a group, without waiting for transactions that are under way.
+
+    Raises:
+        HostError: CH0801, no answer.
+    """
+    client = GroupOffsets(bootstrap, security, group, stable=False)
     try:
-        answer = request[group].result(REQUEST_TIMEOUT_S)
-    except KafkaException as error:
-        if error.args[0].name() == "GROUP_ID_NOT_FOUND":
-            return {}
-        raise unreachable(error.args[0].str().lower(), bootstrap) from error
-    return {(one.topic, one.partition): one.offset for one in answer.topic_partitions if one.offset >= 0}
+        found = client.ask([TopicPartition(topic, number) for topic, number in places], REQUEST_TIMEOUT_S)
+    finally:
+        client.close()
+    if found is None:
+        raise unreachable("no answer in time", bootstrap)
+    return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}

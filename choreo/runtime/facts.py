@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType, TopicDescription
 
 from choreo.errors import HostError
 from choreo.kernel.values import TopicFacts
@@ -39,6 +39,24 @@ def wait_result(future: Future[Any], bootstrap: str) -> Any:
         raise unreachable(error.args[0] if error.args else error, bootstrap) from error
 
 
+def describe_topics(admin: AdminClient, names: Iterable[str]) -> dict[str, TopicDescription | None]:
+    """Each topic's description; None: it does not exist.
+
+    Raises:
+        KafkaException, TimeoutError: no answer.
+    """
+    found: dict[str, TopicDescription | None] = {}
+    described = admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_TIMEOUT_S)
+    for name, future in described.items():
+        try:
+            found[name] = future.result(timeout=REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+            found[name] = None
+    return found
+
+
 def read_facts(admin: AdminClient, bootstrap: str, names: Iterable[str]) -> ClusterFacts:
     """Partition counts, ids and size limits of the named topics.
 
@@ -48,22 +66,13 @@ def read_facts(admin: AdminClient, bootstrap: str, names: Iterable[str]) -> Clus
     wanted = sorted(set(names))
     try:
         cluster = wait_result(admin.describe_cluster(request_timeout=REQUEST_TIMEOUT_S), bootstrap)
-        described = admin.describe_topics(TopicCollection(wanted), request_timeout=REQUEST_TIMEOUT_S)
-    except KafkaException as error:
-        raise unreachable(error.args[0], bootstrap) from error
-    partitions: dict[str, int] = {}
-    topic_ids: dict[str, str] = {}
-    missing: list[str] = []
-    for name, future in described.items():
-        try:
-            description = future.result(timeout=REQUEST_TIMEOUT_S)
-        except KafkaException as error:
-            if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
-                missing.append(name)
-                continue
-            raise unreachable(error.args[0], bootstrap) from error
-        partitions[name] = len(description.partitions)
-        topic_ids[name] = str(description.topic_id)
+        described = describe_topics(admin, wanted)
+    except (KafkaException, TimeoutError) as error:
+        raise unreachable(error.args[0] if error.args else error, bootstrap) from error
+    present = {name: one for name, one in described.items() if one is not None}
+    partitions = {name: len(one.partitions) for name, one in present.items()}
+    topic_ids = {name: str(one.topic_id) for name, one in present.items()}
+    missing = [name for name, one in described.items() if one is None]
     if missing:
         raise HostError(
             f"topic{'s' if len(missing) > 1 else ''} {', '.join(missing)} not found on the cluster at {bootstrap}",

@@ -25,16 +25,17 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from choreo.errors import ChoreoError, EngineError
 from choreo.kernel.progress import Snapshot, decode_metadata
 from choreo.kernel.restore import Ends, Restored, starting_point
 from choreo.kernel.values import Checkpoint, EntityState, ParkedRow, TimerRow
 from choreo.runtime.carry import Carried
-from choreo.runtime.facts import ClusterFacts, unreachable, wait_result
+from choreo.runtime.facts import ClusterFacts, unreachable
+from choreo.runtime.group_look import Asked, GroupLook
+from choreo.runtime.group_offsets import GroupOffsets
 from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, reader, transactional_producer
-from choreo.runtime.kafka_config import admin as admin_settings
 from choreo.runtime.log_ends import log_ends
 from choreo.runtime.records import InternalRecords
 from choreo.runtime.stores.memory import MemoryStore
@@ -47,13 +48,6 @@ READ_BATCH: Final = 250
 """Small, so that messages die young: with 10,000 at a time half of a restore's time was garbage collection."""
 RESTORE_TIMEOUT_S: Final = 300.0
 """Without any progress for this long a restore gives up and the worker starts over."""
-
-COORDINATOR_RETRY_S: Final = 0.05
-_COORDINATOR_MOVES: Final = {
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-}
 
 _log = logging.getLogger("choreo.engine")
 
@@ -124,6 +118,7 @@ class Restorer:
         self._records = records
         self._references_ready = ready
         self._now_ms = now_ms
+        self._groups: Asked = GroupLook(config.bootstrap, config.security)
         self._requests: queue.SimpleQueue[tuple[int, tuple[int, ...]] | None] = queue.SimpleQueue()
         self._wanted: dict[int, int] = {}  # partition -> the ticket it is restored for
         self._handing_over = threading.Lock()  # around what `_wanted` says and what stands in `results`
@@ -171,17 +166,16 @@ class Restorer:
 
     def _run(self) -> None:
         with Carried(self.results.put):  # raised again in the engine thread
-            admin = AdminClient(admin_settings(self._config.bootstrap, self._config.security))
             while not self._stopping.is_set():
                 request = self._requests.get()
                 if request is None:
                     return
-                self._restore(admin, *request)
+                self._restore(*request)
 
-    def _restore(self, admin: AdminClient, ticket: int, numbers: tuple[int, ...]) -> None:
+    def _restore(self, ticket: int, numbers: tuple[int, ...]) -> None:
         if not self._is_wanted(ticket):
             return
-        known = self._committed(admin, numbers)
+        known = self._committed(numbers)
         if known is None:
             return
         committed, owners = known
@@ -207,7 +201,7 @@ class Restorer:
             self.progress.pop(building.number, None)
 
         try:
-            self._read(admin, buildings, ends, owners, finish, lambda: self._is_wanted(ticket))
+            self._read(buildings, ends, owners, finish, lambda: self._is_wanted(ticket))
         finally:
             for building in left.values():  # stopped, or an error on the way
                 _close(building.stores)
@@ -216,11 +210,11 @@ class Restorer:
     # -- (a) the group's offsets ---------------------------------------------------------------------------------------
 
     def _committed(
-        self, admin: AdminClient, numbers: tuple[int, ...]
+        self, numbers: tuple[int, ...]
     ) -> tuple[dict[tuple[str, int], Snapshot | EngineError | None], dict[int, set[str]]] | None:
         """Where the group is, and who was there last; None: the restore is given up."""
         wanted = [TopicPartition(topic, number) for topic in self._config.inputs for number in numbers]
-        found = self._stable_offsets(admin, wanted)
+        found = self._stable_offsets(wanted)
         if found is None:
             return None
         committed: dict[tuple[str, int], Snapshot | EngineError | None] = {}
@@ -238,7 +232,7 @@ class Restorer:
                 owners.setdefault(tp.partition, set()).add(owner)
         return committed, owners
 
-    def _stable_offsets(self, admin: AdminClient, wanted: list[TopicPartition]) -> list[Any] | None:
+    def _stable_offsets(self, wanted: list[TopicPartition]) -> list[Any] | None:
         """The group's offsets once no transaction may change them; None: the restore is given up.
 
         Offsets that are not stable get no answer within ``BLOCKED_S``. So does a broker that is slow; only if it did
@@ -250,14 +244,13 @@ class Restorer:
         client = self._group_client(stable=True)
         try:
             while not self._stopping.is_set():
-                found = self._group_offsets(client, wanted, BLOCKED_S)
+                found = client.ask(wanted, BLOCKED_S)
                 if found is not None:
                     return found
                 if owners is None:
                     owners = self._owners_while_unstable(wanted)
                 elif not fenced:
-                    fenced = True
-                    self._end_transactions(admin, owners)
+                    fenced = self._end_transactions(owners)
                 if time.monotonic() - started > RESTORE_TIMEOUT_S:
                     raise EngineError("the group's offsets did not become stable", code="CH0307", fault="environment")
             return None
@@ -267,44 +260,16 @@ class Restorer:
     def _owners_while_unstable(self, wanted: list[TopicPartition]) -> set[str]:
         client = self._group_client(stable=False)
         try:
-            found = self._group_offsets(client, wanted, REQUEST_TIMEOUT_S)
+            found = client.ask(wanted, REQUEST_TIMEOUT_S)
         finally:
             client.close()
         if found is None:
             raise unreachable("no answer in time", self._config.bootstrap)
         return self._owners_of(found)
 
-    def _group_client(self, *, stable: bool) -> Consumer:
-        """A client that asks for the group's offsets and never joins it.
-
-        An admin client could ask too, but ends the whole process when the coordinator is loading or has moved
-        (librdkafka 2.16.1, its issue 5040).
-        """
-        settings = reader(self._config.bootstrap, self._config.security, read_committed=stable)
-        return Consumer({**settings, "group.id": self._config.group})
-
-    def _group_offsets(self, client: Consumer, wanted: list[TopicPartition], timeout_s: float) -> list[Any] | None:
-        """Offsets and metadata; None: no answer in time, which is what unstable offsets get."""
-        places = [TopicPartition(tp.topic, tp.partition) for tp in wanted]
-        deadline = time.monotonic() + REQUEST_TIMEOUT_S
-        while True:
-            try:
-                found = list(client.committed(places, timeout_s))
-                break
-            except KafkaException as error:
-                code = error.args[0].code()
-                if code == KafkaError._TIMED_OUT:
-                    return None
-                if code not in _COORDINATOR_MOVES or time.monotonic() > deadline:
-                    raise unreachable(error.args[0], self._config.bootstrap) from error
-            if self._stopping.wait(COORDINATOR_RETRY_S):
-                return None
-        errors = [tp.error for tp in found if tp.error is not None]
-        if any(error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT for error in errors):
-            return None
-        if errors:
-            raise unreachable(errors[0], self._config.bootstrap)
-        return found
+    def _group_client(self, *, stable: bool) -> GroupOffsets:
+        config = self._config
+        return GroupOffsets(config.bootstrap, config.security, config.group, stable=stable, wait=self._stopping.wait)
 
     def _owners_of(self, found: list[Any]) -> set[str]:
         owners: set[str] = set()
@@ -316,10 +281,20 @@ class Restorer:
                     _log.warning("cannot tell who owned %s/%d: %s", tp.topic, tp.partition, unreadable)
         return owners - {""}
 
-    def _end_transactions(self, admin: AdminClient, owners: set[str]) -> None:
+    def _end_transactions(self, owners: set[str]) -> bool:
         """Ends what dead owners left open. A live member of the group is none of them: it ended its transactions before
-        it gave a partition up, so that what is open there is somebody else's, and fencing it would cost a worker."""
-        for owner in owners - {"", self._config.owner} - self._live_owners(admin):
+        it gave a partition up, so that what is open there is somebody else's, and fencing it would cost a worker.
+
+        Returns:
+            False: the group did not say who lives; to be tried again.
+        """
+        try:
+            members = self._groups.look(self._config.group, REQUEST_TIMEOUT_S).members
+        except KafkaException as error:
+            _log.warning("the group %s does not say who is in it: %s", self._config.group, error.args[0].str())
+            return False
+        live = {names.owner(self._config.group, member.instance) for member in members}
+        for owner in owners - {"", self._config.owner} - live:
             producer = Producer(
                 transactional_producer(
                     self._config.bootstrap,
@@ -334,13 +309,7 @@ class Restorer:
             except KafkaException as error:
                 if not error.args[0].retriable():
                     raise  # a retriable one is only slower: the transaction ends at its timeout
-
-    def _live_owners(self, admin: AdminClient) -> set[str]:
-        """Transactional ids of the group's present members."""
-        group = self._config.group
-        future = admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group]
-        members = wait_result(future, self._config.bootstrap).members
-        return {names.owner(group, member.group_instance_id) for member in members if member.group_instance_id}
+        return True
 
     # -- (b) the ends --------------------------------------------------------------------------------------------------
 
@@ -364,7 +333,6 @@ class Restorer:
 
     def _read(
         self,
-        admin: AdminClient,
         buildings: Mapping[int, _Building],
         ends: Mapping[tuple[str, int], int],
         owners: Mapping[int, set[str]],
@@ -389,9 +357,10 @@ class Restorer:
                 if first is None:
                     quiet_s = time.monotonic() - moved
                     if quiet_s > BLOCKED_S and not fenced:
-                        fenced = True
                         blocked = [number for number, building in buildings.items() if building.pending]
-                        self._end_transactions(admin, {owner for number in blocked for owner in owners.get(number, ())})
+                        fenced = self._end_transactions(
+                            {owner for number in blocked for owner in owners.get(number, ())}
+                        )
                     if quiet_s > RESTORE_TIMEOUT_S:
                         raise EngineError("a restore made no progress", code="CH0307", fault="environment")
                     continue

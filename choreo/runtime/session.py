@@ -32,10 +32,12 @@ from choreo.kernel.values import Delivery, Headers, InputTopic, Runner
 from choreo.runtime.calls import Calls
 from choreo.runtime.committer import Committer
 from choreo.runtime.facts import ClusterFacts, read_facts, unreachable
+from choreo.runtime.group_look import GroupLook
 from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, admin, group_consumer, transactional_producer
 from choreo.runtime.records import InternalRecords
 from choreo.runtime.references import References
 from choreo.runtime.restore import RestoreConfig, Restorer, RestoreResult, Store
+from choreo.runtime.topic_watch import TopicWatch
 from choreo.runtime.transaction import Ended, Result, Transaction
 from choreo.runtime.unowned import Unowned
 from choreo.topology import names
@@ -171,11 +173,16 @@ class Session:
         self._committer: Committer[Ended] = Committer("choreo-committer")
         self._references.start()
         self._unowned = Unowned(
+            GroupLook(config.bootstrap, self._security),
             AdminClient(admin(config.bootstrap, self._security)),
             group=config.group,
             topic=self._inputs[0].name,
             partitions=self._facts.topics[self._inputs[0].name].partitions,
             member_id=self._consumer.memberid,
+        )
+        self._topic_watch = TopicWatch(
+            AdminClient(admin(config.bootstrap, self._security)),
+            {topic.name: self._facts.topic_ids[topic.name] for topic in self._inputs},
         )
         self._outside_since_ms: int | None = None  # while the group has not let this worker in, or refuses its commits
         self._subscribe()
@@ -280,10 +287,14 @@ class Session:
             [self._inputs[0].name], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def _share_out_unowned(self) -> None:
-        """Makes the group share out partitions that nobody has (see ``unowned``): leaving and joining does it."""
-        missing = frozenset() if self._draining or self.stopped else self._unowned.found(self._now_ms())
-        if missing:
+    def _look_around(self) -> None:
+        """What the group and the topics are like, which the consumer is not told (see ``unowned``, ``topic_watch``)."""
+        if self._draining:
+            return
+        for topic in self._topic_watch.gone(self._now_ms()):
+            self._stop_partitions_of(topic)
+        missing = frozenset() if self.stopped else self._unowned.found(self._now_ms())
+        if missing:  # leaving and joining makes the group share them out
             _log.warning("partitions %s of %s belong to nobody: joining again", sorted(missing), self._config.group)
             self._consumer.unsubscribe()
             self._subscribe()
@@ -351,7 +362,7 @@ class Session:
             raise UnknownOutcome(f"reference tables: {self._references.failure}") from self._references.failure
         self._settle(self._patience_s())
         self._poll()
-        self._share_out_unowned()
+        self._look_around()
         self._require_group()
         self._take_answers()
         self._take_restored()
@@ -666,6 +677,7 @@ class Session:
         self._restorer.stop()
         self._references.stop()
         self._unowned.stop()
+        self._topic_watch.stop()
         try:
             self._consumer.close()
         finally:

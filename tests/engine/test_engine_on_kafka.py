@@ -82,16 +82,3 @@ def test_rocksdb_partitions_that_wander_between_workers_count_on(kafka_broker: R
     assert not live.failures
     assert first.status().as_json()["sessions"] == 1
     assert _counted(values) == {b"k%d" % key: list(range(1, 600 // KEYS + 1)) for key in range(KEYS)}
-
-
-def test_an_input_topic_that_is_deleted_stops_its_partitions_and_says_so(live: Live) -> None:
-    live.feed(_events(0, 40))
-    worker = live.shell("w0")
-    with running(worker):
-        live.emitted(live.output, 40)
-        live.admin.delete_topics([live.input])[live.input].result(30)
-        wait_until(lambda: len(worker.status().stopped) == live.partitions, "all partitions are stopped")
-        status = worker.status()
-    assert not status.ready
-    assert all("CH0308" in message and "deleted" in message for message in status.stopped.values())
-    assert not live.failures

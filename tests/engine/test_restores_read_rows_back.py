@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from choreo.errors import HostError
 from choreo.kernel.envelope import row_provenance
 from choreo.kernel.packed import pack, unpack
+from choreo.runtime import restore
 from choreo.runtime.facts import ClusterFacts
+from choreo.runtime.group_look import Group, Member
+from choreo.runtime.group_offsets import GroupOffsets
 from choreo.runtime.records import InternalRecords
 from choreo.runtime.restore import RestoreConfig, Restorer
 
@@ -68,13 +71,15 @@ def test_tombstone_deletes_and_rows_keep_their_order() -> None:
 PLACES = [TopicPartition("in", 0), TopicPartition("in", 1)]
 
 
-class Coordinator(Consumer):  # type: ignore[misc]  # the client's stubs are not read, see pyproject
+class Coordinator(GroupOffsets):
     """Answers in turn: the code of an error, or offsets. No connection is ever made."""
 
-    def __init__(self, *codes: int | None) -> None:
+    def __init__(self, *codes: int | None, gives_up: bool = False) -> None:
         self.codes = list(codes)
+        self._bootstrap = "127.0.0.1:1"
+        self._wait = lambda _: gives_up
 
-    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+    def _committed(self, places: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
         code = self.codes.pop(0)
         if code is not None:
             raise KafkaException(KafkaError(code))
@@ -93,15 +98,19 @@ def restorer(tmp_path: Path) -> Iterator[Restorer]:
     made.stop()
 
 
-def test_coordinator_that_moves_is_asked_again(restorer: Restorer) -> None:
+def test_coordinator_that_moves_is_asked_again() -> None:
     moving = Coordinator(KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, None)
-    assert restorer._group_offsets(moving, PLACES, 0.5) == PLACES
+    assert moving.ask(PLACES, 0.5) == PLACES
     assert moving.codes == []
 
 
-def test_other_answers_of_the_coordinator_end_the_session(restorer: Restorer) -> None:
+def test_whoever_gives_up_meanwhile_gets_no_answer() -> None:
+    assert Coordinator(KafkaError.NOT_COORDINATOR, gives_up=True).ask(PLACES, 0.5) is None
+
+
+def test_other_answers_of_the_coordinator_end_the_session() -> None:
     with pytest.raises(HostError) as caught:
-        restorer._group_offsets(Coordinator(KafkaError.GROUP_AUTHORIZATION_FAILED), PLACES, 0.5)
+        Coordinator(KafkaError.GROUP_AUTHORIZATION_FAILED).ask(PLACES, 0.5)
     assert caught.value.code == "CH0801"
 
 
@@ -109,7 +118,7 @@ def test_other_answers_of_the_coordinator_end_the_session(restorer: Restorer) ->
 def ended(restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """Owners whose transactions were ended."""
     seen: list[set[str]] = []
-    monkeypatch.setattr(restorer, "_end_transactions", lambda admin, owners: seen.append(owners))
+    monkeypatch.setattr(restorer, "_end_transactions", lambda owners: seen.append(owners) or True)
     monkeypatch.setattr(restorer, "_owners_of", lambda found: {"g.w1"})
     return seen
 
@@ -124,7 +133,7 @@ def test_offsets_that_stay_unstable_end_the_transaction_of_their_owner(
 ) -> None:
     late = KafkaError._TIMED_OUT
     _asks(monkeypatch, restorer, Coordinator(late, late, late, None), Coordinator(None))
-    assert restorer._stable_offsets(AdminClient({"bootstrap.servers": ""}), PLACES) == PLACES
+    assert restorer._stable_offsets(PLACES) == PLACES
     assert ended == [{"g.w1"}]
 
 
@@ -132,7 +141,7 @@ def test_one_slow_answer_ends_nobodys_transaction(
     restorer: Restorer, ended: list[set[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _asks(monkeypatch, restorer, Coordinator(KafkaError._TIMED_OUT, None), Coordinator(None))
-    assert restorer._stable_offsets(AdminClient({"bootstrap.servers": ""}), PLACES) == PLACES
+    assert restorer._stable_offsets(PLACES) == PLACES
     assert ended == []
 
 
@@ -142,6 +151,44 @@ def test_cluster_that_does_not_answer_ends_the_session(
     late = KafkaError._TIMED_OUT
     _asks(monkeypatch, restorer, Coordinator(late), Coordinator(late))
     with pytest.raises(HostError) as caught:
-        restorer._stable_offsets(AdminClient({"bootstrap.servers": ""}), PLACES)
+        restorer._stable_offsets(PLACES)
     assert caught.value.code == "CH0801"
     assert ended == []
+
+
+class Groups:
+    """Says who is in the group, or nothing at first."""
+
+    def __init__(self, *members: str, refuses: int = 0) -> None:
+        self.members, self.refuses = members, refuses
+
+    def look(self, group: str, timeout_s: float) -> Group:
+        if self.refuses:
+            self.refuses -= 1
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        return Group("stable", tuple(Member(f"{name}-id", name, b"") for name in self.members))
+
+
+class Fencing:
+    """A producer that only makes older ones of its id useless."""
+
+    fenced: ClassVar[list[str]] = []
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._id = settings["transactional.id"]
+
+    def init_transactions(self, timeout_s: float) -> None:
+        self.fenced.append(self._id)
+
+
+def test_only_owners_that_the_group_does_not_know_are_fenced_and_not_before_it_said_so(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "Producer", Fencing)
+    monkeypatch.setattr(Fencing, "fenced", [])
+    monkeypatch.setattr(restorer, "_groups", Groups("w0", "w2", refuses=1))
+    owners = {"", "g.w0", "g.w1", "g.w2"}
+    assert restorer._end_transactions(owners) is False
+    assert Fencing.fenced == []
+    assert restorer._end_transactions(owners) is True
+    assert Fencing.fenced == ["g.w1"]

@@ -10,12 +10,13 @@ import threading
 from concurrent.futures import wait
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from choreo.runtime import kafka_config
+from choreo.runtime.group_look import NO_GROUP, STABLE, Group, Member
 from choreo.runtime.unowned import LOOK_EVERY_MS, Unowned, assigned
 from choreo.testing.broker import RunningBroker
 from tests.engine.live import Live, running, wait_until
@@ -74,17 +75,7 @@ def _steps(shell: Any) -> int:
     return 0 if status.engine is None else status.engine.committed
 
 
-class Member(NamedTuple):
-    id: str
-    assignment: bytes
-
-
-class Group(NamedTuple):
-    state: str
-    members: list[Member]
-
-
-class Client:
+class Groups:
     """Answers each look with the next of what it was given; None: no answer before the test ends, an error: that."""
 
     def __init__(self, *answers: Group | KafkaException | None) -> None:
@@ -93,15 +84,15 @@ class Client:
         self.topics = ["other", "in"]
         self.over = threading.Event()
 
-    def list_groups(self, group: str, timeout: float) -> list[Any]:
+    def look(self, group: str, timeout_s: float) -> Group:
         self.looks += 1
         answer = self.answers.pop(0)
         if answer is None:
             assert self.over.wait(60)
-            return []
+            return Group(NO_GROUP, ())
         if isinstance(answer, KafkaException):
             raise answer
-        return [answer]
+        return answer
 
     def list_topics(self, *, timeout: float) -> Any:
         return SimpleNamespace(topics=dict.fromkeys(self.topics))
@@ -115,26 +106,26 @@ def assignment(*topics: tuple[str, list[int]]) -> bytes:
     return packed + struct.pack(">i", -1)  # no user data
 
 
-def group(*owned: list[int], state: str = "Stable") -> Group:
-    members = [
-        Member(f"w{number}-id", assignment(("other", [0, 1, 2, 3]), ("in", partitions)))
+def group(*owned: list[int], state: str = STABLE) -> Group:
+    members = (
+        Member(f"w{number}-id", f"w{number}", assignment(("other", [0, 1, 2, 3]), ("in", partitions)))
         for number, partitions in enumerate(owned)
-    ]
-    return Group(state, members)
+    )
+    return Group(state, tuple(members))
 
 
-def watch_of(client: Client, member_id: str = "w0-id") -> Unowned:
-    return Unowned(client, group="g", topic="in", partitions=4, member_id=lambda: member_id)
+def watch_of(groups: Groups, member_id: str = "w0-id") -> Unowned:
+    return Unowned(groups, groups, group="g", topic="in", partitions=4, member_id=lambda: member_id)
 
 
-def look(client: Client, member_id: str = "w0-id", *, times: int) -> list[frozenset[int]]:
+def look(groups: Groups, member_id: str = "w0-id", *, times: int) -> list[frozenset[int]]:
     """What each of so many looks finds."""
-    watch = watch_of(client, member_id)
+    watch = watch_of(groups, member_id)
     found = []
     for number in range(1, times + 1):
         assert watch.found(number * LOOK_EVERY_MS) == frozenset()  # asks
-        assert watch._asked is not None
-        wait([watch._asked])
+        assert watch._lookout.asked is not None
+        wait([watch._lookout.asked])
         found.append(watch.found(number * LOOK_EVERY_MS + 1))
     watch.stop()
     return found
@@ -142,8 +133,8 @@ def look(client: Client, member_id: str = "w0-id", *, times: int) -> list[frozen
 
 def test_three_looks_in_a_row_make_sure_and_only_the_first_member_acts() -> None:
     half = group([0], [1])
-    assert look(Client(half, half, half, half), times=4) == [frozenset(), frozenset(), frozenset({2, 3}), frozenset()]
-    assert look(Client(half, half, half), "w1-id", times=3) == [frozenset()] * 3
+    assert look(Groups(half, half, half, half), times=4) == [frozenset(), frozenset(), frozenset({2, 3}), frozenset()]
+    assert look(Groups(half, half, half), "w1-id", times=3) == [frozenset()] * 3
 
 
 @pytest.mark.parametrize(
@@ -151,7 +142,7 @@ def test_three_looks_in_a_row_make_sure_and_only_the_first_member_acts() -> None
     [
         group([0, 1], [2, 3]),
         group([0], [2, 3]),
-        group([0], [1], state="PreparingRebalance"),
+        group([0], [1], state="preparing rebalance"),
         group(),
         group([], []),
         KafkaException(KafkaError(KafkaError._TRANSPORT)),
@@ -160,36 +151,36 @@ def test_three_looks_in_a_row_make_sure_and_only_the_first_member_acts() -> None
 )
 def test_a_look_that_finds_something_else_begins_the_count_anew(between: Group | KafkaException) -> None:
     half = group([0], [1])
-    client = Client(half, half, between, half, half)
-    client.topics.remove("in")  # asked for only where nobody owns anything
-    assert look(client, times=5) == [frozenset()] * 5
+    groups = Groups(half, half, between, half, half)
+    groups.topics.remove("in")  # asked for only where nobody owns anything
+    assert look(groups, times=5) == [frozenset()] * 5
 
 
 def test_partitions_that_were_all_given_up_are_found() -> None:
     """A topic of one partition, for instance: nobody owns anything, and it is not the topic that is gone."""
     nobody = group([], [])
-    assert look(Client(nobody, nobody, nobody), times=3)[-1] == frozenset({0, 1, 2, 3})
+    assert look(Groups(nobody, nobody, nobody), times=3)[-1] == frozenset({0, 1, 2, 3})
 
 
 def test_one_question_at_a_time_and_none_too_early() -> None:
-    client = Client(None)
-    watch = watch_of(client)
+    groups = Groups(None)
+    watch = watch_of(groups)
     for now_ms in range(1_000, 20_000, 100):
         assert watch.found(now_ms) == frozenset()
-    client.over.set()
+    groups.over.set()
     watch.stop()
-    assert client.looks == 1
-    client = Client(group([0, 1, 2, 3]), group([0, 1, 2, 3]))
-    watch = watch_of(client)
+    assert groups.looks == 1
+    groups = Groups(group([0, 1, 2, 3]), group([0, 1, 2, 3]))
+    watch = watch_of(groups)
     for now_ms in range(1_000, 1_000 + LOOK_EVERY_MS, 100):
         watch.found(now_ms)
-        wait([watch._asked] if watch._asked is not None else [])
-    assert client.looks == 1
+        wait([watch._lookout.asked] if watch._lookout.asked is not None else [])
+    assert groups.looks == 1
     watch.found(10)  # the clock was set back: it asks rather than wait for the old time to come again
-    assert watch._asked is not None
-    wait([watch._asked])
+    assert watch._lookout.asked is not None
+    wait([watch._lookout.asked])
     watch.stop()
-    assert client.looks == 2
+    assert groups.looks == 2
 
 
 def test_members_without_partitions_are_members() -> None:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from choreo.errors import FencedSignal
 from choreo.kernel.burst import OffsetCommit
 from choreo.kernel.values import Delivery, OutRecord
+from choreo.runtime.unowned import LOOK_TIMEOUT_S
 from choreo.testing.bus import MemoryProducer
 from tests.kernel.cluster import GROUP, Metadata
 from tests.kernel.fakes import CHANGELOG, DEAD, DECISIONS, OUT, REJECTED
@@ -138,7 +139,7 @@ class MemoryConsumer:
             self._leaving = True
 
     def memberid(self) -> str:
-        return "" if self.member is None else f"{self.instance}-{self.member.member_id}"
+        return "" if self.member is None else member_name(self.instance or "", self.member.member_id)
 
     def committed(self, wanted: list[TopicPartition], timeout_s: float) -> list[SimpleNamespace]:
         """What a restore asks first. Offsets that a transaction may still change get no answer, at read_committed."""
@@ -689,19 +690,22 @@ class MemoryAdmin:
             offset = bus.read(one.topic, one.partition, 0)[1]
         return SimpleNamespace(offset=offset)
 
-    def describe_consumer_groups(self, groups: list[str], *, request_timeout: float) -> dict[str, Answered]:
-        with self.process.point("restore asks the group"):
-            members = [SimpleNamespace(group_instance_id=instance) for instance in self.world.group.instances]
-            return {groups[0]: Answered(SimpleNamespace(members=members))}
+    def describe_topics(self, topics: TopicCollection, *, request_timeout: float) -> dict[str, Answered]:
+        with self.process.point("look at the topics"):
+            if self.world.strikes("cluster away", 0.05):
+                raise timed_out("describe_topics")
+            return {name: Answered(SimpleNamespace(topic_id=self.world.topic_id(name))) for name in topics.topic_names}
 
     def list_groups(self, group: str, timeout: float) -> list[SimpleNamespace]:
-        with self.process.point("look at the group"):
+        restores = timeout > LOOK_TIMEOUT_S
+        with self.process.point("restore asks the group" if restores else "look at the group"):
             if self.world.strikes("cluster away", 0.05):
                 raise timed_out("list_groups")
             known = self.world.group
             members = [
                 SimpleNamespace(
-                    id=f"{instance}-{member.member_id}", assignment=_assignment(self.world.input_names[0], numbers)
+                    id=member_name(instance, member.member_id),
+                    assignment=_assignment(self.world.input_names[0], numbers),
                 )
                 for instance, (member, numbers) in known.assigned().items()
             ]
@@ -710,6 +714,11 @@ class MemoryAdmin:
 
     def list_topics(self, *, timeout: float) -> SimpleNamespace:
         return SimpleNamespace(topics=dict(self.world.bus.topics))
+
+
+def member_name(instance: str, member_id: int) -> str:
+    """As Kafka's coordinator makes it of an instance and a UUID."""
+    return f"{instance}-{member_id:0>36}"
 
 
 def _assignment(topic: str, numbers: Iterable[int]) -> bytes:

@@ -23,6 +23,7 @@ POINTS: Final[dict[str, str]] = {
     "poll": "the consumer is polled, callbacks included",
     "leave": "the consumer is closed",
     "look at the group": "are there partitions that nobody has",
+    "look at the topics": "are the inputs still the ones that were there at the start",
     "unsubscribe": "a member leaves and joins so that they are shared out",
     # rebalance callbacks
     "assign callback": "partitions arrive",

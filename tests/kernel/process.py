@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 import greenlet
 import pytest
 
+import choreo.runtime.group_look as group_look_module
+import choreo.runtime.group_offsets as group_offsets_module
 import choreo.runtime.log_ends as log_ends_module
 import choreo.runtime.restore as restore_module
 import choreo.runtime.session as session_module
@@ -269,12 +271,14 @@ def simulated(world: World) -> Iterator[None]:
             for (module, name), bound in world.plan.bounds.items():
                 patch.setattr(module, name, bound)
             patch.setattr(log_ends_module, "admin_client", lambda bootstrap, security: MemoryAdmin(current()))
-            for module in (session_module, restore_module):
-                patch.setattr(module, "Consumer", lambda settings: MemoryConsumer(current(), settings))
-                patch.setattr(module, "AdminClient", lambda settings: MemoryAdmin(current()))
-                patch.setattr(
-                    module, "Producer", lambda settings, **_: MemoryTransactionalProducer(current(), settings)
-                )
+            made = {
+                "Consumer": lambda settings: MemoryConsumer(current(), settings),
+                "AdminClient": lambda settings: MemoryAdmin(current()),
+                "Producer": lambda settings, **_: MemoryTransactionalProducer(current(), settings),
+            }
+            for module in (session_module, restore_module, group_look_module, group_offsets_module):
+                for name in made.keys() & vars(module).keys():
+                    patch.setattr(module, name, made[name])
             yield
     finally:
         leave()

@@ -1,0 +1,42 @@
+"""Asks the cluster something now and then, without making the engine thread wait for the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Lookout(Generic[T]):
+    """One question, one at a time, each in a thread. For one thread.
+
+    Args:
+        name: of the thread.
+        every_ms: from one question to the next.
+        look: asks; what it raises is raised by ``seen``.
+    """
+
+    def __init__(self, name: str, every_ms: int, look: Callable[[], T]) -> None:
+        self._every_ms = every_ms
+        self._look = look
+        self._pool = ThreadPoolExecutor(1, name)
+        self.asked: Future[T] | None = None
+        self._next_ms = 0
+
+    def seen(self, now_ms: int) -> T | None:
+        """The answer, once it is there; None before that. Asks when it is time."""
+        if self.asked is None:
+            if not self._next_ms - self._every_ms <= now_ms < self._next_ms:  # due, or the clock was set back
+                self._next_ms = now_ms + self._every_ms
+                self.asked = self._pool.submit(self._look)
+            return None
+        if not self.asked.done():
+            return None
+        asked, self.asked = self.asked, None
+        return asked.result()
+
+    def stop(self) -> None:
+        """Asks no more; what is being asked ends by itself."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
