@@ -27,6 +27,9 @@ pytestmark = [pytest.mark.kafka, pytest.mark.chaos]
 LANES = 7
 SEED = 20
 MATRIX = [Rule(api, **fault) for api, fault in itertools.product(Api, faults(DELAY_S))]
+FENCES_ITSELF = Rule(Api.INIT_PRODUCER_ID, Fault.DELAY_REQUEST, delay_s=DELAY_S)
+"""A worker's request for a producer id that arrives after the worker has asked again makes a newer producer than the
+one it uses. No protocol tells this from another worker with its name: it exits, and its supervisor starts it again."""
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +40,10 @@ def lanes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lanes]:
 
 @pytest.fixture(scope="module")
 def results(lanes: Lanes) -> dict[Rule, Result]:
-    found = lanes.run(dealt([[rule] for rule in MATRIX], LANES, SEED))
+    work = dealt([[rule] for rule in MATRIX if rule != FENCES_ITSELF], LANES, SEED)
+    work[-1].append([FENCES_ITSELF])  # at the end: the request may arrive so late that it hits the next fault's time
+    found = lanes.run(work)
     return {Rule(r.rule.api, r.rule.fault, delay_s=r.rule.delay_s): r for r in found}
-
-
-FENCES_ITSELF = (Api.INIT_PRODUCER_ID, Fault.DELAY_REQUEST)
-"""A worker's request for a producer id that arrives after the worker has asked again makes a newer producer than the
-one it uses. No protocol tells this from another worker with its name: it exits, and its supervisor starts it again."""
 
 
 @pytest.mark.parametrize("rule", MATRIX, ids=lambda rule: f"{rule.api.name.lower()}-{rule.fault.value}")
@@ -51,7 +51,7 @@ def test_worker_gets_over_it(results: dict[Rule, Result], rule: Rule) -> None:
     assert rule in results, "the lane stopped before: see the fault that failed"
     assert not results[rule].problem, results[rule]
     assert results[rule].fired, "the fault did not happen"
-    assert not results[rule].restarts or (rule.api, rule.fault) == FENCES_ITSELF, results[rule]
+    assert not results[rule].restarts or rule == FENCES_ITSELF, results[rule]
 
 
 def test_late_end_of_a_transaction_ends_the_next_one(tmp_path: Path) -> None:
