@@ -6,7 +6,6 @@ python -m benchmarks.desk '{"bootstrap": …}'     sends requests at planned mom
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
 from benchmarks.cluster import Cluster
+from benchmarks.commands import prepare
 from benchmarks.machine import REPOSITORY
 from benchmarks.processes import Process
 from benchmarks.raw_loop import PREFIX_BYTES, prefix
@@ -38,7 +38,6 @@ REQUESTS, ANSWERS = "requests", "answers"
 PARTITIONS: Final = 4
 IN_FLIGHT: Final = 1_000
 """As ``waiting_project/topologies/desk.yaml`` says."""
-COMMAND_S: Final = 120.0
 FLUSH_S: Final = 60.0
 READY_S: Final = 60.0
 SPIN_S: Final = 0.0005
@@ -148,20 +147,8 @@ class Desk:
         self.folder = folder / TOPOLOGY
         shutil.copytree(PROJECT, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
         self._environment = {"CHOREO_BROKERS": bootstrap, "CHOREO_INSTANCE": "bench"}
-        for arguments in (("schemas", "generate"), ("apply", f"topologies/{TOPOLOGY}.yaml")):
-            done = subprocess.run(
-                [sys.executable, "-c", "from choreo.cli._main import main; main()", *arguments],
-                cwd=self.folder,
-                env={**os.environ, **self._environment},
-                capture_output=True,
-                text=True,
-                timeout=COMMAND_S,
-                check=False,
-            )
-            if done.returncode:
-                raise RuntimeError(f"choreo {' '.join(arguments)}: {done.stderr}")
-        lock = json.loads((self.folder / "schemas" / "registry.lock.json").read_text("utf-8"))
-        self.schema_id: int = lock["subjects"][f"{REQUESTS}-value"][-1]["id"]
+        subjects = prepare(self.folder, f"topologies/{TOPOLOGY}.yaml", self._environment)
+        self.schema_id = subjects[f"{REQUESTS}-value"]
 
     def worker(self) -> Process:
         """Started as users start it."""

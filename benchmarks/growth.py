@@ -14,11 +14,9 @@ one. That is in the figure; the raw loop, which does the same, is measured besid
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -29,21 +27,20 @@ from typing import Final
 
 from benchmarks.backlog import drain
 from benchmarks.cluster import Cluster
+from benchmarks.commands import prepare
 from benchmarks.feed import PaymentFeed
 from benchmarks.figures import median
-from benchmarks.machine import REPOSITORY, cpu_s
+from benchmarks.machine import cpu_s
 from benchmarks.measure import Bench, Context, Measure, at_most
 from benchmarks.processes import Process
-from benchmarks.raw_loop import RawSettings
 from benchmarks.rows import fill
-from benchmarks.scoring import COMPACTED, PROJECT, Contestant
+from benchmarks.scoring import PROJECT, Contestant, raw_contestant
 from choreo.runtime.broker import EmbeddedBroker
 from choreo.topology import names
 
 AGENT: Final = "off_memory"
 WARM_UP_SHARE: Final = 0.2
 STALLED_S: Final = 90.0
-COMMAND_S: Final = 120.0
 LOOK_S: Final = 0.01
 SESSION: Final = "120s"
 FLAT: Final = 1.1
@@ -98,20 +95,7 @@ class Job:
             "CHOREO_TOPOLOGY": file,
             "CHOREO_SESSION_TIMEOUT": SESSION,  # nothing moves while the workers are stopped
         }
-        for arguments in (("schemas", "generate"), ("apply", file)):
-            done = subprocess.run(
-                [sys.executable, "-c", "from choreo.cli._main import main; main()", *arguments],
-                cwd=self._folder,
-                env={**os.environ, **self._environment},
-                capture_output=True,
-                text=True,
-                timeout=COMMAND_S,
-                check=False,
-            )
-            if done.returncode:
-                raise RuntimeError(f"choreo {' '.join(arguments)}: {done.stderr}")
-        lock = json.loads((self._folder / "schemas" / "registry.lock.json").read_text("utf-8"))
-        newest = {subject: versions[-1]["id"] for subject, versions in lock["subjects"].items()}
+        newest = prepare(self._folder, file, self._environment)
         self.ids = {
             "Payment": newest[f"{self.source}-value"],
             "PaymentScored": newest[f"{self.output}-value"],
@@ -183,18 +167,13 @@ class Job:
 
     def raw(self) -> Contestant:
         """The raw loop on the same input, with topics of its own."""
-        name = f"raw-{self.name}"
-        output, changelog = f"{name}.scored", f"{name}.changelog"
-        self.cluster.create([output], partitions=self.size.partitions)
-        self.cluster.create([changelog], partitions=self.size.partitions, settings=COMPACTED)
-        settings = RawSettings(self.bootstrap, name, self.source, output, changelog, self.ids)
-        return Contestant(
-            name,
-            (sys.executable, "-m", "benchmarks.raw_loop", json.dumps(asdict(settings))),
+        return raw_contestant(
+            self.cluster,
             self._folder,
-            output=output,
-            changelog=changelog,
-            environment={"PYTHONPATH": str(REPOSITORY)},
+            self.ids,
+            f"raw-{self.name}",
+            source=self.source,
+            partitions=self.size.partitions,
         )
 
 

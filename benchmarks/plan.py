@@ -9,8 +9,6 @@ pass`` and ``choreo --help``; the figure is lint and plan together, each less th
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,18 +16,18 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import large_topology
+from benchmarks.commands import CHOREO
+from benchmarks.commands import run as run_command
 from benchmarks.figures import median
 from benchmarks.measure import Bench, Context, Measure, at_most
 from choreo.runtime.broker import EmbeddedBroker
 
 AGENTS: Final = 500
-COMMAND_S: Final = 300.0
-_CHOREO: Final = (sys.executable, "-c", "from choreo.cli._main import main; main()")
 COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "python -c pass": (sys.executable, "-c", "pass"),
-    "choreo --help": (*_CHOREO, "--help"),
-    "choreo lint": (*_CHOREO, "lint"),
-    "choreo plan": (*_CHOREO, "plan"),
+    "choreo --help": (*CHOREO, "--help"),
+    "choreo lint": (*CHOREO, "lint"),
+    "choreo plan": (*CHOREO, "plan"),
 }
 
 
@@ -40,20 +38,8 @@ def timed(command: Sequence[str], folder: Path, environment: Mapping[str, str]) 
         RuntimeError: it did not.
     """
     started_s = time.perf_counter()
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_S,
-        check=False,
-    )
-    taken_s = time.perf_counter() - started_s
-    if done.returncode:
-        said = f"{done.stdout[-500:]}{done.stderr[-500:]}"
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}\n{said}")
-    return taken_s
+    run_command(command, folder, environment)
+    return time.perf_counter() - started_s
 
 
 def beyond_start(taken_s: Mapping[str, Sequence[float]]) -> list[float]:
@@ -93,7 +79,7 @@ def run(context: Context) -> Iterator[Measure]:
             yield BENCH.skip("plan_applied", "making 4,001 topics takes a minute; not in quick runs")
             return
         context.note("making 4,001 topics")
-        timed((*_CHOREO, "apply"), folder, environment)
+        timed((*CHOREO, "apply"), folder, environment)
         taken_s = rounds_of(context.rounds(full=3), folder, environment, context.note)
         yield BENCH.measure("plan_applied", beyond_start(taken_s), unit="s", details=medians(taken_s))
 

@@ -13,7 +13,6 @@ that were tried and found better for it (``benchmarks/tune_raw.py`` prints the t
 
 from __future__ import annotations
 
-import gc
 import json
 import signal
 import sys
@@ -26,12 +25,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
 from choreo.runtime import kafka_config
+from choreo.runtime.collector import tune_collector
 
 SCHEMAS: Final = Path(__file__).parent / "project" / "schemas"
 PREFIX_BYTES: Final = 5
 CALL_TIMEOUT_S: Final = 30.0
 IDLE_S: Final = 0.25
-YOUNG_OBJECTS: Final = 50_000
 MESSAGE_BYTES_MAX: Final = 1_048_576
 
 
@@ -320,9 +319,7 @@ def main() -> None:
         loop.stopping = True
 
     signal.signal(signal.SIGTERM, stop)
-    # Thousands of messages live at a time: without this the collector looks at them again and again.
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+    tune_collector()
     loop.run()
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,6 +14,7 @@ from typing import Any, Final
 from fastavro import schemaless_reader
 
 from benchmarks.cluster import Cluster
+from benchmarks.commands import prepare
 from benchmarks.machine import REPOSITORY
 from benchmarks.processes import Process
 from benchmarks.raw_loop import PREFIX_BYTES, RawSettings, schema_of
@@ -25,7 +24,6 @@ PROJECT: Final = Path(__file__).parent / "project"
 TOPOLOGY: Final = "payments"
 SOURCE: Final = "payments"
 PARTITIONS: Final = 4
-COMMAND_S: Final = 120.0
 AGENTS: Final = ("off_memory", "off_rocksdb", "brief_memory", "brief_rocksdb")
 COMPACTED: Final = {"cleanup.policy": "compact"}
 
@@ -50,6 +48,33 @@ class Contestant:
         return Process(self.name, self.command, self.folder, self.environment)
 
 
+def raw_contestant(
+    cluster: Cluster, folder: Path, ids: Mapping[str, int], name: str, *, source: str, partitions: int, **options: Any
+) -> Contestant:
+    """The raw loop, with topics of its own, which are made.
+
+    Args:
+        folder: where it runs.
+        ids: schema ids by record name.
+        name: of the contestant.
+        source: topic it reads.
+        partitions: of all its topics.
+        options: fields of ``RawSettings``.
+    """
+    output, changelog = f"{name}.scored", f"{name}.changelog"
+    cluster.create([output], partitions=partitions)
+    cluster.create([changelog], partitions=partitions, settings=COMPACTED)
+    settings = RawSettings(cluster.bootstrap, name, source, output, changelog, dict(ids), **options)
+    return Contestant(
+        name,
+        (sys.executable, "-m", "benchmarks.raw_loop", json.dumps(asdict(settings))),
+        folder,
+        output=output,
+        changelog=changelog,
+        environment={"PYTHONPATH": str(REPOSITORY)},
+    )
+
+
 class Scoring:
     """The job, set up on one broker. ``choreo apply`` has made its topics."""
 
@@ -58,28 +83,12 @@ class Scoring:
         self.cluster = Cluster(bootstrap)
         self.folder = folder / "scoring"
         shutil.copytree(PROJECT, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
-        self._choreo("schemas", "generate")
-        self._choreo("apply", f"topologies/{TOPOLOGY}.yaml")
-        lock = json.loads((self.folder / "schemas" / "registry.lock.json").read_text("utf-8"))
-        newest = {subject: versions[-1]["id"] for subject, versions in lock["subjects"].items()}
+        newest = prepare(self.folder, f"topologies/{TOPOLOGY}.yaml", {"CHOREO_BROKERS": bootstrap})
         self.ids = {
             "Payment": newest["payments-value"],
             "PaymentScored": newest["scored-off-memory-value"],
             "Account": newest[f"{names.changelog(TOPOLOGY, 'off_memory', 'accounts_off_memory')}-value"],
         }
-
-    def _choreo(self, *arguments: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", "from choreo.cli._main import main; main()", *arguments],
-            cwd=self.folder,
-            env={**os.environ, "CHOREO_BROKERS": self.bootstrap},
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"choreo {' '.join(arguments)}: {done.stderr}")
 
     def choreo(self, agent: str) -> Contestant:
         """A worker started as users start it."""
@@ -110,23 +119,6 @@ class Scoring:
             source: topic it reads.
             options: fields of ``RawSettings``.
         """
-        output, changelog = f"{name}.scored", f"{name}.changelog"
-        self.cluster.create([output], partitions=PARTITIONS)
-        self.cluster.create([changelog], partitions=PARTITIONS, settings=COMPACTED)
-        settings = RawSettings(
-            bootstrap=self.bootstrap,
-            group=name,
-            source=source,
-            output=output,
-            changelog=changelog,
-            ids=self.ids,
-            **options,
-        )
-        return Contestant(
-            name,
-            (sys.executable, "-m", "benchmarks.raw_loop", json.dumps(asdict(settings))),
-            self.folder,
-            output=output,
-            changelog=changelog,
-            environment={"PYTHONPATH": str(REPOSITORY)},
+        return raw_contestant(
+            self.cluster, self.folder, self.ids, name, source=source, partitions=PARTITIONS, **options
         )
