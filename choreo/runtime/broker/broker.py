@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from choreo.errors import ChoreoError, HostError
 from choreo.runtime.broker.directory import DataDirectory
-from choreo.runtime.broker.jars import KAFKA_VERSION, JarSource, kafka_jars
-from choreo.runtime.broker.java import Java, java_runtime
+from choreo.runtime.broker.embedded import Embedded
+from choreo.runtime.broker.jars import KAFKA_VERSION, JarSource
 from choreo.runtime.broker.node import Node, choose_addresses, port_in_use
 from choreo.runtime.broker.ports import LOOPBACK, require_free
-from choreo.runtime.broker.progress import Progress, silent
+from choreo.runtime.broker.progress import Progress
 
 HEAP_MB: Final = 384
 PORT_ATTEMPTS: Final = 3  # a port found free may be taken by another process before Kafka binds it
@@ -21,7 +20,7 @@ ONLY: Final = 1
 """Id of the only node."""
 
 
-class EmbeddedBroker:
+class EmbeddedBroker(Embedded):
     """One Kafka broker on 127.0.0.1 that is its own controller, as a child process that ends with this one.
 
     Args:
@@ -52,15 +51,12 @@ class EmbeddedBroker:
         jar_source: JarSource | None = None,
         proxy_port: int | None = None,
     ) -> None:
+        super().__init__(version, jar_source, progress)
         self._port = port
         self._wanted_directory = data_dir
         self._heap_mb = heap_mb
         self._settings = dict(settings or {})
-        self._progress = progress or silent
-        self._version = version
-        self._jar_source = jar_source
         self._proxy_ports = {} if proxy_port is None else {ONLY: proxy_port}
-        self._java: Java | None = None
         self._node: Node | None = None
         self._cluster_id: str | None = None
 
@@ -111,15 +107,6 @@ class EmbeddedBroker:
         if self._node is None:
             raise HostError("the broker has no data directory when it is stopped", code="CH0803", fault="choreo")
         return self._node.directory.path
-
-    @property
-    def java(self) -> Java:
-        """The JRE and jars of this broker's release, for running Kafka's own tools."""
-        if self._java is None:
-            self._java = Java(
-                java_runtime(), kafka_jars(self._version, source=self._jar_source, progress=self._progress)
-            )
-        return self._java
 
     # -- what it does ------------------------------------------------------------------------------------------------
 
@@ -182,14 +169,6 @@ class EmbeddedBroker:
         code = self._node.wait(timeout_s)
         if code is not None:
             raise HostError(f"Kafka ended with exit code {code}: {self._node.last_words()}", code="CH0803")
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     # -- how ---------------------------------------------------------------------------------------------------------
 

@@ -14,17 +14,16 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from choreo.errors import ChoreoError, HostError
 from choreo.runtime.broker.broker import PORT_ATTEMPTS
 from choreo.runtime.broker.directory import DataDirectory, new_cluster_id
-from choreo.runtime.broker.jars import KAFKA_VERSION, JarSource, kafka_jars
-from choreo.runtime.broker.java import Java, java_runtime
+from choreo.runtime.broker.embedded import Embedded
+from choreo.runtime.broker.jars import KAFKA_VERSION, JarSource
 from choreo.runtime.broker.node import METADATA_TIMEOUT_S, POLL_S, Node, choose_addresses, port_in_use
 from choreo.runtime.broker.ports import require_free
-from choreo.runtime.broker.progress import Progress, silent
+from choreo.runtime.broker.progress import Progress
 
 NODES: Final = 3
 NODES_MIN: Final = 3  # with two, the loss of either leaves no majority: less safe than one
@@ -34,7 +33,7 @@ HEAP_MB: Final = 192
 IN_SYNC_TIMEOUT_S: Final = 90.0  # a follower catches up within seconds; as for a start, the bound is for a busy machine
 
 
-class EmbeddedCluster:
+class EmbeddedCluster(Embedded):
     """Some Kafka nodes on 127.0.0.1, child processes that end with this one.
 
     Args:
@@ -66,6 +65,7 @@ class EmbeddedCluster:
         jar_source: JarSource | None = None,
         proxy_ports: Mapping[int, int] | None = None,
     ) -> None:
+        super().__init__(version, jar_source, progress)
         if not NODES_MIN <= nodes <= NODES_MAX:
             raise HostError(
                 f"a cluster of {nodes} nodes was asked for, expected {NODES_MIN} to {NODES_MAX}",
@@ -78,11 +78,7 @@ class EmbeddedCluster:
         self._wanted_directory = data_dir
         self._heap_mb = heap_mb
         self._settings = dict(settings or {})
-        self._progress = progress or silent
-        self._version = version
-        self._jar_source = jar_source
         self._proxy_ports = dict(proxy_ports or {})
-        self._java: Java | None = None
         self._given_back = ExitStack()
         self._nodes: tuple[Node, ...] = ()
         self._above: DataDirectory | None = None  # of those of the nodes, if the data lasts
@@ -121,15 +117,6 @@ class EmbeddedCluster:
         if self._cluster_id is None:
             raise HostError("the cluster has no id before its first start", code="CH0803", fault="choreo")
         return self._cluster_id
-
-    @property
-    def java(self) -> Java:
-        """The JRE and jars of this release, for running Kafka's own tools."""
-        if self._java is None:
-            self._java = Java(
-                java_runtime(), kafka_jars(self._version, source=self._jar_source, progress=self._progress)
-            )
-        return self._java
 
     # -- what it does ------------------------------------------------------------------------------------------------
 
@@ -179,14 +166,6 @@ class EmbeddedCluster:
                     hint="is a node stopped or paused?",
                 )
             time.sleep(POLL_S)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     # -- how ---------------------------------------------------------------------------------------------------------
 
