@@ -51,9 +51,9 @@ sim: $(INSTALLED) ## Simulated worlds and every fault point into build/sim.json 
 	@$(BIN)/python -m tests.kernel.sim $(if $(SEEDS),--seeds $(SEEDS)) $(if $(COUNT),--count $(COUNT)) \
 		$(if $(RESUME),--resume) $(if $(JOBS),--jobs $(JOBS))
 
-chaos: $(INSTALLED) ## The bank under faults into build/chaos.json (KILLS=100 SEED=1 MINUTES=; RESUME=1 goes on; ROUND=n again)
+chaos: $(INSTALLED) ## The bank under faults into build/chaos.json (KILLS=100 SEED=1 NODES=1 MINUTES=; RESUME=1 goes on; ROUND=n again)
 	@$(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES)) \
-		$(if $(RESUME),--resume) $(if $(ROUND),--round $(ROUND))
+		$(if $(RESUME),--resume) $(if $(ROUND),--round $(ROUND)) $(if $(NODES),--nodes $(NODES))
 
 cluster: $(INSTALLED) ## Three brokers: kills, restarts, pauses, min.isr lost; into build/cluster.json (ROUNDS=1 SEED=1)
 	@$(BIN)/python -m tests.cluster $(if $(ROUNDS),--rounds $(ROUNDS)) --seed $(SEED)

@@ -22,10 +22,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=0.0, help="begin no new round after so long; 0: no limit")
     parser.add_argument("--resume", action="store_true", help="go on where the last sitting ended")
     parser.add_argument("--round", type=int, default=None, help="play this round again and nothing else")
+    parser.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="of Kafka")
     parser.add_argument("--folder", type=Path, default=Path("build"), help="of the state file and the report")
     options = parser.parse_args()
     kills = options.kills if options.round is None else min(options.kills, KILLS_PER_ROUND)
-    campaign = Campaign(kills, options.seed, options.minutes, options.folder, options.round)
+    campaign = Campaign(kills, options.seed, options.minutes, options.folder, options.round, options.nodes)
     console = Console(stderr=True)
 
     def done(result: Result) -> None:
@@ -44,7 +45,7 @@ def main() -> int:
         right = run(campaign, resume=options.resume, tell=status.update, done=done)
     if campaign.only is None:
         rounds = load(campaign.state_file)
-        show(console, report(rounds, {"kills": options.kills, "seed": options.seed}))
+        show(console, report(rounds, campaign.parameters))
         if rounds.kills < options.kills and right:
             console.print("not all kills were made in this sitting; go on with RESUME=1")
         print(json.dumps({"ok": right, "report": str(campaign.report_file)}))  # noqa: T201 - the result, for programs

@@ -59,12 +59,14 @@ def partitions_of(client: AdminClient, topic: str) -> list[int]:
     return sorted(found.partitions)
 
 
-def ends(
-    client: AdminClient, topic: str, isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
-) -> dict[int, int]:
-    """Partition → log end, records of open transactions included. Asks again while a broker comes back."""
+def ends(bootstrap: str, topic: str, isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED) -> dict[int, int]:
+    """Partition → log end, records of open transactions included. Asks again while a broker comes back.
+
+    Each time with another client: one that knew a leader which has gone goes on asking it.
+    """
     deadline = time.monotonic() + READ_TIMEOUT_S
     while True:
+        client = admin(bootstrap)
         try:
             request = {TopicPartition(topic, number): OffsetSpec.latest() for number in partitions_of(client, topic)}
             answers = client.list_offsets(request, isolation_level=isolation, request_timeout=READ_TIMEOUT_S)
@@ -114,8 +116,7 @@ def read(bootstrap: str, topic: str, *, isolation: str = "read_committed") -> li
     Raises:
         AssertionError: the end was not reached in time; a transaction hangs.
     """
-    client = admin(bootstrap)
-    target = ends(client, topic)
+    target = ends(bootstrap, topic)
     consumer = _consumer(bootstrap, isolation)
     found: list[Found] = []
     open_partitions = {partition for partition, end in target.items() if end > 0}
@@ -124,7 +125,10 @@ def read(bootstrap: str, topic: str, *, isolation: str = "read_committed") -> li
         deadline = time.monotonic() + READ_TIMEOUT_S
         while open_partitions:
             if time.monotonic() > deadline:
-                raise AssertionError(f"{topic}: partitions {sorted(open_partitions)} not read to {target}")
+                stable = ends(bootstrap, topic, IsolationLevel.READ_COMMITTED)
+                raise AssertionError(
+                    f"{topic}: partitions {sorted(open_partitions)} not read to {target}; stable up to {stable}"
+                )
             for message in consumer.consume(1_000, 0.5):
                 error = message.error()
                 if error is None:

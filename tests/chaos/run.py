@@ -115,7 +115,7 @@ class Run:
 
         Called when a worker has just died, nothing that it wrote is counted: its partitions got on without it.
         """
-        ends = reader.ends(self._admin, self.target.output)
+        ends = reader.ends(self.target.bootstrap, self.target.output)
         self.follower.wait(
             lambda: all(self.follower.count_from(number, end) >= each for number, end in ends.items()),
             stalled_s=self._stalled_s,
@@ -176,7 +176,7 @@ class Run:
             error.add_note(f"missing: {missing()[:40]}")
             error.add_note(f"a new reader misses {len(wanted.keys() - later)}")
             error.add_note(f"committed: {reader.committed_offsets(self._admin, self.target.group)}")
-            error.add_note(f"ends: {[reader.ends(self._admin, topic) for topic in self.target.inputs]}")
+            error.add_note(f"ends: {[reader.ends(self.target.bootstrap, topic) for topic in self.target.inputs]}")
             raise
         return fed
 

@@ -36,7 +36,9 @@ class Player:
         self.dies = dies
         self.played: list[tuple[int, int]] = []
 
-    def __call__(self, folder: Path, *, seed: int, number: int, kills: int, store: str, tell: object) -> Result | None:
+    def __call__(
+        self, folder: Path, *, seed: int, number: int, kills: int, store: str, nodes: int, tell: object
+    ) -> Result | None:
         self.played.append((number, kills))
         return None if number in self.dies else result(number, kills=kills, ok=number not in self.wrong)
 

@@ -162,7 +162,7 @@ def open_transaction(target: Target) -> bool:
     stable = client.list_offsets(
         dict.fromkeys(places, OffsetSpec.latest()), isolation_level=IsolationLevel.READ_COMMITTED
     )
-    ends = reader.ends(client, target.changelog)
+    ends = reader.ends(target.bootstrap, target.changelog)
     return any(future.result(CALL_S).offset < ends[place.partition] for place, future in stable.items())
 
 
@@ -231,7 +231,7 @@ def test_wrong_group_offsets_stop_their_partition_and_say_why(kafka_broker: Runn
         before = run.follower.ends()
         run.feeder.pump(200)
         client = reader.admin(target.bootstrap)
-        log_ends = reader.ends(client, arrivals)
+        log_ends = reader.ends(target.bootstrap, arrivals)
         # The worker is a static member; its session has to end before anybody may alter the group's offsets.
         deadline = time.monotonic() + CALL_S
         moved = ConsumerGroupTopicPartitions(target.group, [TopicPartition(arrivals, 0, 1)])

@@ -43,6 +43,7 @@ class Campaign:
         minutes: no new round is begun after so long; 0: no limit.
         folder: for the state file, the report, and what failing rounds leave.
         only: play this round again, and nothing else.
+        nodes: of Kafka, 1 or 3.
     """
 
     kills: int
@@ -50,6 +51,11 @@ class Campaign:
     minutes: float
     folder: Path
     only: int | None = None
+    nodes: int = 1
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        return {"kills": self.kills, "seed": self.seed, "nodes": self.nodes}
 
     @property
     def state_file(self) -> Path:
@@ -67,7 +73,8 @@ def store_of(number: int) -> str:
 
 def replay_command(result: Result) -> str:
     """The one command that plays a round again."""
-    return f"make chaos SEED={result.seed} ROUND={result.number} KILLS={result.asked}"
+    nodes = "" if result.nodes == 1 else f" NODES={result.nodes}"
+    return f"make chaos SEED={result.seed} ROUND={result.number} KILLS={result.asked}{nodes}"
 
 
 def run(campaign: Campaign, *, resume: bool, tell: Callable[[str], None], done: Callable[[Result], None]) -> bool:
@@ -104,7 +111,10 @@ def run(campaign: Campaign, *, resume: bool, tell: Callable[[str], None], done: 
         else:
             rounds.played.append(result)
         _write(campaign.state_file, rounds.as_json())
-        _write(campaign.report_file, report(rounds, {"kills": campaign.kills, "seed": campaign.seed}))
+        _write(
+            campaign.report_file,
+            report(rounds, campaign.parameters),
+        )
         if result is not None:
             done(result)
             if not result.ok:
@@ -114,7 +124,15 @@ def run(campaign: Campaign, *, resume: bool, tell: Callable[[str], None], done: 
 
 def _play(campaign: Campaign, number: int, kills: int, tell: Callable[[str], None]) -> Result | None:
     folder = campaign.folder / f"chaos-{campaign.seed}-{number}"
-    return play_apart(folder, seed=campaign.seed, number=number, kills=kills, store=store_of(number), tell=tell)
+    return play_apart(
+        folder,
+        seed=campaign.seed,
+        number=number,
+        kills=kills,
+        store=store_of(number),
+        nodes=campaign.nodes,
+        tell=tell,
+    )
 
 
 @dataclass(frozen=True)
@@ -184,6 +202,7 @@ def report(rounds: Rounds, parameters: dict[str, Any]) -> dict[str, Any]:
         "workers_fenced_by_an_heir": sum(result.fenced for result in results),
         "workers_ended_by_librdkafka": sum(result.crashes for result in results),
         "seeds": sorted({result.seed for result in results}),
+        "brokers": dict(Counter(str(result.nodes) for result in results)),
         "stores": dict(Counter(result.store for result in results)),
         "commits": sorted({result.commit for result in results}),
         "kills": kills,

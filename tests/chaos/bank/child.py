@@ -1,4 +1,4 @@
-"""One round in a process of its own: ``python -m tests.chaos.bank.child FOLDER SEED ROUND KILLS STORE``.
+"""One round in a process of its own: ``python -m tests.chaos.bank.child FOLDER SEED ROUND KILLS STORE NODES``.
 
 librdkafka can end the process that uses it (a segmentation fault in ``rd_kafka_metadata_update_op`` when a broker comes
 back, 2.16.1, once in the first hundred kills, in the harness itself). That must not end a run of a thousand kills, nor
@@ -18,10 +18,10 @@ from tests.chaos.target import REPOSITORY
 
 
 def play_apart(
-    folder: Path, *, seed: int, number: int, kills: int, store: str, tell: Callable[[str], None]
+    folder: Path, *, seed: int, number: int, kills: int, store: str, nodes: int, tell: Callable[[str], None]
 ) -> Result | None:
     """``play`` in a process of its own. None: that process was ended by a signal before the round had a result."""
-    arguments = [str(folder.resolve()), str(seed), str(number), str(kills), store]
+    arguments = [str(folder.resolve()), str(seed), str(number), str(kills), store, str(nodes)]
     found: Result | None = None
     with subprocess.Popen(
         [sys.executable, "-m", "tests.chaos.bank.child", *arguments], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
@@ -42,13 +42,14 @@ def play_apart(
 
 
 def main() -> None:
-    folder, seed, number, kills, store = sys.argv[1:]
+    folder, seed, number, kills, store, nodes = sys.argv[1:]
     result = play(
         Path(folder),
         seed=int(seed),
         number=int(number),
         kills=int(kills),
         store=store,
+        nodes=int(nodes),
         tell=lambda text: print(f". {text}", flush=True),  # noqa: T201 - read by play_apart
     )
     print(f"= {json.dumps(result.as_json())}", flush=True)  # noqa: T201

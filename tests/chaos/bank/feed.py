@@ -10,6 +10,8 @@ import itertools
 import random
 import struct
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -180,6 +182,12 @@ class BankFeeder(Pump):
                 self.fed.kinds.setdefault(wish.id, wish.kind)
                 if wish.poison is not None:
                     self.fed.poison[wish.id] = wish.poison
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """While it lasts, nothing is written and no transaction is open."""
+        with self._one_at_a_time:
+            yield
 
     def every_kind(self) -> None:
         """One of each kind and cause, after a transfer of each account; and an abort before it."""

@@ -53,7 +53,7 @@ class Result:
     ledger_calls: int
     ledger_repeated: int
     fenced: int  # workers that an heir of their last life met; they say CH0306 and are started again
-    crashes: int  # workers that librdkafka ended while the broker was away or just back
+    crashes: int  # workers that librdkafka ended while a broker was away or just back
     recover_s: tuple[float, ...]  # kill → first commit of the partitions, undisturbed ones
     heal_s: float
     fault_s: float
@@ -62,13 +62,21 @@ class Result:
     state_hash: str
     commit: str
     folder: str = ""
+    nodes: int = 1
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def play(
-    folder: Path, *, seed: int, number: int, kills: int, store: str, tell: Callable[[str], None] = lambda _: None
+    folder: Path,
+    *,
+    seed: int,
+    number: int,
+    kills: int,
+    store: str,
+    nodes: int = 1,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Plays one round and judges it. The folder stays if something was wrong.
 
@@ -78,6 +86,7 @@ def play(
         number: of the round; both together decide everything that chance decides.
         kills: how many ``kill -9`` of workers there are at least.
         store: ``memory`` or ``rocksdb``.
+        nodes: of Kafka, 1 or 3.
         tell: told in a few words what happens now.
     """
     shutil.rmtree(folder, ignore_errors=True)
@@ -85,7 +94,7 @@ def play(
     stalled = ""
     heal_s = fault_s = 0.0
     started_ms = now_ms()
-    with World(folder, seed=f"s{seed}r{number}", store=store, tell=tell) as world:
+    with World(folder, seed=f"s{seed}r{number}", store=store, nodes=nodes, tell=tell) as world:
         healed: dict[tuple[str, int], int] = {}
         snapshots: Snapshots | None = None
         try:
@@ -122,6 +131,7 @@ def play(
         seed=seed,
         number=number,
         store=store,
+        nodes=nodes,
         ok=report.ok,
         asked=kills,
         kills=world.fired[faults.KILL] + world.fired[faults.KILL_AT_START],
@@ -159,12 +169,11 @@ def play(
 def _heal(world: World) -> dict[tuple[str, int], int]:
     """The last fault is over: everything has to get on, and everything that was asked for has to be decided."""
     world.wait(lambda: len(world.at_work()) == len(world.everyone()), "all workers to be at work")
-    client = reader.admin(world.broker.bootstrap)
     healed = {
         (topic, partition): end
         for agent in AGENTS
         for topic in READS[agent]
-        for partition, end in reader.ends(client, topic).items()
+        for partition, end in reader.ends(world.bootstrap, topic).items()
     }
     world.feeder.halt()
     world.feeder.touch()
@@ -185,9 +194,8 @@ def _stop(world: World) -> None:
 
 
 def _evidence(world: World, healed: dict[tuple[str, int], int], snapshots: list[Any]) -> Evidence:
-    bootstrap, wires = world.broker.bootstrap, world.wires
-    if not world.broker.running:
-        world.broker.start()
+    bootstrap, wires = world.bootstrap, world.wires
+    world.kafka.start()  # a stall may have left a broker away
     decisions = [collect.decision(record, wires) for record in reader.read(bootstrap, collect.DECISIONS_TOPIC)]
     patience = time.monotonic() + 10
     while len(world.watch.seen) < len(decisions) and time.monotonic() < patience:

@@ -1,4 +1,4 @@
-"""The processes of one round: broker, ledger, workers, feeder, watch; and waiting that never waits for ever."""
+"""The processes of one round: Kafka, ledger, workers, feeder, watch; and waiting that never waits for ever."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from choreo.errors import EXIT_UNREACHABLE
 from choreo.runtime import tether
-from choreo.runtime.broker import EmbeddedBroker
+from choreo.runtime.broker import EmbeddedBroker, EmbeddedCluster, Node
 from tests.chaos.bank.collect import Wires
 from tests.chaos.bank.evidence import AGENTS, Disturbance, Zombie, group
 from tests.chaos.bank.feed import PARTITIONS, BankFeeder
@@ -44,6 +44,9 @@ REBALANCE_MS: Final = 5_000
 OUTAGES: Final = ("broker kill -9", "broker restart")
 CLIENT_CRASHES: Final = (-signal.SIGSEGV, -signal.SIGABRT)
 TOPOLOGY_FILE: Final = "topologies/bank.yaml"
+
+Broker = EmbeddedBroker | Node
+"""What a fault can hurt: the only broker, or one of a cluster."""
 
 _STAMP = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\]")
 _MOVED = re.compile(r"(assigned|lost) partitions \[|starting over in")
@@ -108,13 +111,15 @@ class World:
         folder: for logs, stores and the ledger's file.
         seed: decides input, victims and moments.
         store: ``memory`` or ``rocksdb``.
+        nodes: of Kafka, 1 or 3.
         tell: told in a few words what happens now.
     """
 
-    def __init__(self, folder: Path, *, seed: str, store: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, *, seed: str, store: str, nodes: int, tell: Callable[[str], None]) -> None:
         self.folder = folder
         self.seed = seed
         self.store = store
+        self.nodes = nodes
         self.tell = tell
         self.chance = random.Random(f"faults {seed}")
         self.planned: Counter[str] = Counter()
@@ -146,15 +151,17 @@ class World:
 
     def _begin(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.broker = self._stack.enter_context(EmbeddedBroker())
-        choreo(REPOSITORY, "apply", TOPOLOGY_FILE, brokers=self.broker.bootstrap)
+        self.kafka: EmbeddedBroker | EmbeddedCluster = (
+            EmbeddedBroker() if self.nodes == 1 else EmbeddedCluster(self.nodes)
+        )
+        self._stack.enter_context(self.kafka)
+        self.bootstrap = self.kafka.bootstrap
+        choreo(REPOSITORY, "apply", TOPOLOGY_FILE, brokers=self.bootstrap)
         self.wires = Wires(REPOSITORY, schema_ids(REPOSITORY))
         self.ledger = self._start_ledger()
-        self.watch = Watch(self.broker.bootstrap, self.wires)
+        self.watch = Watch(self.bootstrap, self.wires)
         self._stack.callback(self.watch.stop)
-        self.feeder = BankFeeder(
-            self.broker.bootstrap, self.wires.events["transfers"], seed=self._number(), name=self.seed
-        )
+        self.feeder = BankFeeder(self.bootstrap, self.wires.events["transfers"], seed=self._number(), name=self.seed)
         self._stack.callback(self.feeder.halt)
         for agent in AGENTS:
             for _ in range(WORKERS):
@@ -198,7 +205,7 @@ class World:
         self._joined += 1
         name = f"{agent}-{self._joined}"
         environment = {
-            "CHOREO_BROKERS": self.broker.bootstrap,
+            "CHOREO_BROKERS": self.bootstrap,
             "CHOREO_INSTANCE": name,
             "CHOREO_SESSION_TIMEOUT": SESSION,
             "CHOREO_STATE_DIR": str(self.folder / "state"),
@@ -253,7 +260,7 @@ class World:
 
         Who starts while there is no broker says so and ends. An heir that has to end the open transaction of a worker's
         last life may meet its new one: that one says CH0306 and ends (decision 10). And librdkafka may end the process
-        when the broker comes back: to the promises that is one more kill. The last two are counted.
+        when a broker comes back: to the promises that is one more kill. The last two are counted.
         """
         if self.broker_away and worker.exit_code == EXIT_UNREACHABLE:
             return
@@ -267,6 +274,16 @@ class World:
             self.disturbed("crash", [worker.agent], now_ms() - 1_000, worker=worker.owner)
         else:
             self.ended.append(what)
+
+    @property
+    def brokers(self) -> list[Broker]:
+        """Those that can be hurt, one at a time."""
+        return [self.kafka] if isinstance(self.kafka, EmbeddedBroker) else list(self.kafka.nodes)
+
+    def wait_in_sync(self) -> None:
+        """Waits until the others have copies of everything; a single broker has nobody to wait for."""
+        if isinstance(self.kafka, EmbeddedCluster):
+            self.kafka.wait_in_sync()
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
@@ -314,13 +331,12 @@ class World:
         for worker in self.everyone():
             state = "runs" if worker.alive else f"ended with {worker.exit_code}"
             lines.append(f"{worker.name} {state}, partitions {worker.partitions()}, start {worker.starts}")
-        if self.broker.running:
-            lines.append(choreo(REPOSITORY, "status", "--topology", TOPOLOGY_FILE, brokers=self.broker.bootstrap))
+        lines.append(choreo(REPOSITORY, "status", "--topology", TOPOLOGY_FILE, brokers=self.bootstrap))
         return "\n".join(lines)
 
     def snapshots(self) -> Snapshots:
         """Starts taking snapshots."""
-        taken = Snapshots(self.broker.bootstrap, PARTITIONS)
+        taken = Snapshots(self.bootstrap, PARTITIONS)
         self._stack.callback(taken.stop)
         return taken
 
