@@ -231,7 +231,7 @@ class Engine:
                 continue
             progress = partition.progress[topic]
             if offset < progress.position:
-                continue  # fetched before the seek took effect
+                continue  # taken already
             unfinished = progress.deliver(offset)
             envelope = parse(delivery, inputs[topic])
             if unfinished:
