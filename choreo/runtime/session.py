@@ -477,6 +477,7 @@ class Session:
         librdkafka says so of itself too, when a session ended while the broker was away and its heartbeat overtakes its
         new join. A newer worker makes its producer before it joins: as long as ours is the newest, there is none.
         """
+        self._settle()  # a burst under way has the producer
         if self._transaction.probe(self._journal) is Result.FENCED:
             raise FencedSignal
         raise UnknownOutcome(f"nobody else has this worker's name, joining again after: {why}")
