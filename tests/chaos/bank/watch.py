@@ -100,7 +100,7 @@ class Snapshots:
             try:
                 receiving = _ends(self._client, changelog(CREDIT), self._partitions)
                 paying = _ends(self._client, changelog(DEBIT), self._partitions)
-            except KafkaException:  # the broker is away: that is one of the faults
+            except (KafkaException, TimeoutError):  # the broker is away: that is one of the faults
                 continue
             if self._is_later(receiving, paying):
                 self.taken.append(Snapshot(receiving, paying))
