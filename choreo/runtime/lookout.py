@@ -20,7 +20,7 @@ class Lookout(Generic[T]):
 
     def __init__(self, name: str, every_ms: int, look: Callable[[], T]) -> None:
         self._every_ms = every_ms
-        self._look = look
+        self._look: Callable[[], T] | None = look
         self._pool = ThreadPoolExecutor(1, name)
         self.asked: Future[T] | None = None
         self._next_ms = 0
@@ -28,7 +28,8 @@ class Lookout(Generic[T]):
     def seen(self, now_ms: int) -> T | None:
         """The answer, once it is there; None before that. Asks when it is time."""
         if self.asked is None:
-            if not self._next_ms - self._every_ms <= now_ms < self._next_ms:  # due, or the clock was set back
+            due = not self._next_ms - self._every_ms <= now_ms < self._next_ms  # or the clock was set back
+            if due and self._look is not None:
                 self._next_ms = now_ms + self._every_ms
                 self.asked = self._pool.submit(self._look)
             return None
@@ -38,5 +39,6 @@ class Lookout(Generic[T]):
         return asked.result()
 
     def stop(self) -> None:
-        """Asks no more; what is being asked ends by itself."""
+        """Asks no more; what is being asked ends by itself. Whoever asked can be freed: a client holds connections."""
+        self._look = None
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from concurrent.futures import wait
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,3 +102,21 @@ def test_engine_threads_never_wait_for_an_answer(monkeypatch: pytest.MonkeyPatch
     over.set()
     watch.stop()
     assert len(asked) == 1
+
+
+def test_whoever_asked_is_freed_when_the_asking_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client holds connections and threads, and a worker's collector rarely looks for cycles."""
+    monkeypatch.setattr(topic_watch, "describe_topics", lambda client, names: dict.fromkeys(names))
+    watch = TopicWatch(None, ALL)  # type: ignore[arg-type]
+    watch.gone(LOOK_EVERY_MS)
+    assert watch._lookout.asked is not None
+    wait([watch._lookout.asked])
+    watch.stop()
+    freed = weakref.ref(watch)
+    del watch
+    deadline = threading.Event()
+    for _ in range(100):  # the thread that asked lets go a moment after its answer is there
+        if freed() is None:
+            break
+        deadline.wait(0.01)
+    assert freed() is None

@@ -112,7 +112,9 @@ def _read_pid(process: subprocess.Popen[bytes]) -> int | None:
     if process.stdout is None:
         raise AssertionError("the guardian has no pipe")
     with process.stdout as pipe:
-        readable, _, _ = select.select([pipe], [], [], SPAWN_TIMEOUT_S)
+        waiting = select.poll()  # select() takes no descriptor above 1,023
+        waiting.register(pipe, select.POLLIN | select.POLLHUP)
+        readable = waiting.poll(SPAWN_TIMEOUT_S * 1_000)
         line = pipe.readline() if readable else b""
     return int(line) if line.strip().isdigit() else None
 
