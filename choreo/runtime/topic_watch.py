@@ -32,21 +32,14 @@ class TopicWatch:
     def __init__(self, client: AdminClient, ids: Mapping[str, str]) -> None:
         self._client = client
         self._ids = dict(ids)
-        self._lookout = Lookout("choreo-topics", LOOK_EVERY_MS, self._look)
-        self._looks: list[frozenset[str]] = []
+        self._lookout = Lookout("choreo-topics", LOOK_EVERY_MS, LOOKS, self._look)
 
     def gone(self, now_ms: int) -> frozenset[str]:
         """Topics that are not there any more, once that is sure; named once."""
-        look = self._lookout.seen(now_ms)
-        if look is None:
-            return frozenset()
-        self._looks = [*self._looks, look] if look in self._looks[-1:] else [look]
-        if len(self._looks) < LOOKS:
-            return frozenset()
-        self._looks = []
-        for topic in look:
+        gone = self._lookout.seen(now_ms) or frozenset()
+        for topic in gone:
             del self._ids[topic]
-        return look
+        return gone
 
     def stop(self) -> None:
         """Asks no more."""

@@ -77,18 +77,14 @@ class Unowned:
         self._topic = topic
         self._all = frozenset(range(partitions))
         self._member_id = member_id
-        self._lookout = Lookout("choreo-unowned", LOOK_EVERY_MS, self._look)
-        self._looks: list[Look] = []
+        self._lookout = Lookout("choreo-unowned", LOOK_EVERY_MS, LOOKS, self._look)
 
     def found(self, now_ms: int) -> frozenset[int]:
         """Partitions that have no owner, once that is sure and this member has to act; otherwise nothing."""
         look = self._lookout.seen(now_ms)
-        if look is None:
+        if look is None or not look.missing or look.speaker != self._member_id():
             return frozenset()
-        self._looks = [*self._looks, look] if look.missing and look in self._looks[-1:] else [look]
-        if len(self._looks) < LOOKS or look.speaker != self._member_id():
-            return frozenset()
-        self._looks = []
+        self._lookout.begin_anew()
         return look.missing
 
     def stop(self) -> None:

@@ -17,6 +17,7 @@ from choreo.runtime import topic_watch
 from choreo.runtime.topic_watch import LOOK_EVERY_MS, TopicWatch
 from choreo.testing.broker import RunningBroker
 from tests.engine.live import Live, running, wait_until
+from tests.engine.looks import answers
 
 
 @pytest.mark.kafka
@@ -40,9 +41,9 @@ def test_an_input_topic_that_goes_stops_its_partitions_and_says_so(
     assert not live.failures
 
 
-def found(monkeypatch: pytest.MonkeyPatch, *answers: dict[str, str | None] | Exception) -> list[frozenset[str]]:
+def found(monkeypatch: pytest.MonkeyPatch, *looks: dict[str, str | None] | Exception) -> list[frozenset[str]]:
     """What each look finds of topics ``in`` (id 1) and ``inbox`` (id 2); an answer is the id of each, None: gone."""
-    left = list(answers)
+    left = list(looks)
 
     def describe(client: Any, names: list[str]) -> dict[str, Any]:
         answer = left.pop(0)
@@ -52,12 +53,7 @@ def found(monkeypatch: pytest.MonkeyPatch, *answers: dict[str, str | None] | Exc
 
     monkeypatch.setattr(topic_watch, "describe_topics", describe)
     watch = TopicWatch(None, {"in": "1", "inbox": "2"})  # type: ignore[arg-type]
-    gone = []
-    for number in range(1, len(answers) + 1):
-        assert watch.gone(number * LOOK_EVERY_MS) == frozenset()  # asks
-        assert watch._lookout.asked is not None
-        wait([watch._lookout.asked])
-        gone.append(watch.gone(number * LOOK_EVERY_MS + 1))
+    gone = answers(watch._lookout, watch.gone, every_ms=LOOK_EVERY_MS, times=len(looks))
     watch.stop()
     return gone
 
@@ -114,9 +110,4 @@ def test_whoever_asked_is_freed_when_the_asking_stops(monkeypatch: pytest.Monkey
     watch.stop()
     freed = weakref.ref(watch)
     del watch
-    deadline = threading.Event()
-    for _ in range(100):  # the thread that asked lets go a moment after its answer is there
-        if freed() is None:
-            break
-        deadline.wait(0.01)
-    assert freed() is None
+    wait_until(lambda: freed() is None, "the thread that asked has let go")

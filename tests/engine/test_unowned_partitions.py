@@ -20,6 +20,7 @@ from choreo.runtime.group_look import NO_GROUP, STABLE, Group, Member
 from choreo.runtime.unowned import LOOK_EVERY_MS, Unowned, assigned
 from choreo.testing.broker import RunningBroker
 from tests.engine.live import Live, running, wait_until
+from tests.engine.looks import answers
 
 # A member with the engine's settings that dies in the callback, before librdkafka joins again.
 DIES_WHILE_REVOKING = """
@@ -121,12 +122,7 @@ def watch_of(groups: Groups, member_id: str = "w0-id") -> Unowned:
 def look(groups: Groups, member_id: str = "w0-id", *, times: int) -> list[frozenset[int]]:
     """What each of so many looks finds."""
     watch = watch_of(groups, member_id)
-    found = []
-    for number in range(1, times + 1):
-        assert watch.found(number * LOOK_EVERY_MS) == frozenset()  # asks
-        assert watch._lookout.asked is not None
-        wait([watch._lookout.asked])
-        found.append(watch.found(number * LOOK_EVERY_MS + 1))
+    found = answers(watch._lookout, watch.found, every_ms=LOOK_EVERY_MS, times=times)
     watch.stop()
     return found
 
