@@ -57,6 +57,16 @@ def describe_topics(admin: AdminClient, names: Iterable[str]) -> dict[str, Topic
     return found
 
 
+def gone_topics(admin: AdminClient, ids: Mapping[str, str]) -> frozenset[str]:
+    """Topics that were deleted, or made again since they had these ids.
+
+    Raises:
+        KafkaException, TimeoutError: no answer.
+    """
+    described = describe_topics(admin, ids)
+    return frozenset(name for name, one in described.items() if one is None or str(one.topic_id) != ids[name])
+
+
 def read_facts(admin: AdminClient, bootstrap: str, names: Iterable[str]) -> ClusterFacts:
     """Partition counts, ids and size limits of the named topics.
 

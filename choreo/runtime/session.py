@@ -31,7 +31,7 @@ from choreo.kernel.restore import Restored
 from choreo.kernel.values import Delivery, Headers, InputTopic, Runner
 from choreo.runtime.calls import Calls
 from choreo.runtime.committer import Committer
-from choreo.runtime.facts import ClusterFacts, read_facts, unreachable
+from choreo.runtime.facts import ClusterFacts, gone_topics, read_facts, unreachable
 from choreo.runtime.group_look import GroupLook
 from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, admin, group_consumer, transactional_producer
 from choreo.runtime.records import InternalRecords
@@ -172,22 +172,25 @@ class Session:
         )
         self._committer: Committer[Ended] = Committer("choreo-committer")
         self._references.start()
+        watcher = self._admin()
         self._unowned = Unowned(
             GroupLook(config.bootstrap, self._security),
-            AdminClient(admin(config.bootstrap, self._security)),
+            watcher,
             group=config.group,
             topic=self._inputs[0].name,
             partitions=self._facts.topics[self._inputs[0].name].partitions,
             member_id=self._consumer.memberid,
         )
         self._topic_watch = TopicWatch(
-            AdminClient(admin(config.bootstrap, self._security)),
-            {topic.name: self._facts.topic_ids[topic.name] for topic in self._inputs},
+            watcher, {topic.name: self._facts.topic_ids[topic.name] for topic in self._inputs}
         )
         self._outside_since_ms: int | None = None  # while the group has not let this worker in, or refuses its commits
         self._subscribe()
 
     # -- making --------------------------------------------------------------------------------------------------------
+
+    def _admin(self) -> AdminClient:
+        return AdminClient(admin(self._config.bootstrap, self._security))
 
     def _read_facts(self) -> ClusterFacts:
         topology, agent = self._config.topology, self._config.agent
@@ -197,7 +200,7 @@ class Session:
         wanted += [names.reference(topology.name, t) for t in agent.tables if topology.tables[t].reference]
         if agent.audit != "off":
             wanted.append(names.decisions(topology.name))
-        facts = read_facts(AdminClient(admin(self._config.bootstrap, self._security)), self._config.bootstrap, wanted)
+        facts = read_facts(self._admin(), self._config.bootstrap, wanted)
         count = facts.topics[agent.reads[0]].partitions
         aligned = [*agent.reads, *self._changelogs.values(), self._journal, self._timers, self._parked, self._inbox]
         for name in aligned:
@@ -448,14 +451,9 @@ class Session:
     def _is_gone(self, topic: str) -> bool:
         """Whether the topic was deleted or made again; the error alone may also mean that its leader is moving."""
         try:
-            facts = read_facts(
-                AdminClient(admin(self._config.bootstrap, self._security)), self._config.bootstrap, [topic]
-            )
-        except HostError as error:
-            if error.code == "CH0805":
-                return True
-            raise UnknownOutcome(str(error)) from error
-        return facts.topic_ids[topic] != self._facts.topic_ids[topic]
+            return bool(gone_topics(self._admin(), {topic: self._facts.topic_ids[topic]}))
+        except (KafkaException, TimeoutError) as error:
+            raise UnknownOutcome(f"what became of topic {topic}: {error}") from error
 
     def _stop_partitions_of(self, topic: str) -> None:
         """An input is gone: its partitions stop where they are, and say what is lost."""

@@ -12,7 +12,7 @@ from typing import Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from choreo.runtime.facts import describe_topics
+from choreo.runtime.facts import gone_topics
 from choreo.runtime.lookout import Lookout
 
 LOOK_EVERY_MS: Final = 2_000
@@ -25,7 +25,7 @@ class TopicWatch:
     """Looks at some topics' ids without making its caller wait. For one thread.
 
     Args:
-        client: for asking; used by nobody else meanwhile.
+        client: for asking.
         ids: topic name to the id that it has to keep.
     """
 
@@ -49,7 +49,6 @@ class TopicWatch:
         if not self._ids:
             return frozenset()
         try:
-            described = describe_topics(self._client, list(self._ids))
+            return gone_topics(self._client, self._ids)
         except (KafkaException, TimeoutError):  # nobody answers: then there is nothing to be sure of
             return frozenset()
-        return frozenset(name for name, one in described.items() if one is None or str(one.topic_id) != self._ids[name])

@@ -54,7 +54,7 @@ class Unowned:
 
     Args:
         groups: for asking; used by nobody else meanwhile.
-        client: for asking; used by nobody else meanwhile.
+        client: for asking.
         group: name of the consumer group.
         topic: the topic that the group subscribes to.
         partitions: how many it has.

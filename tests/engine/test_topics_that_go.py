@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Iterable
 from concurrent.futures import wait
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import NewTopic
 
-from choreo.runtime import topic_watch
+from choreo.runtime import facts
 from choreo.runtime.topic_watch import LOOK_EVERY_MS, TopicWatch
 from choreo.testing.broker import RunningBroker
 from tests.engine.live import Live, running, wait_until
@@ -45,13 +46,13 @@ def found(monkeypatch: pytest.MonkeyPatch, *looks: dict[str, str | None] | Excep
     """What each look finds of topics ``in`` (id 1) and ``inbox`` (id 2); an answer is the id of each, None: gone."""
     left = list(looks)
 
-    def describe(client: Any, names: list[str]) -> dict[str, Any]:
+    def describe(client: Any, names: Iterable[str]) -> dict[str, Any]:
         answer = left.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return {name: None if (one := answer[name]) is None else SimpleNamespace(topic_id=one) for name in names}
 
-    monkeypatch.setattr(topic_watch, "describe_topics", describe)
+    monkeypatch.setattr(facts, "describe_topics", describe)
     watch = TopicWatch(None, {"in": "1", "inbox": "2"})  # type: ignore[arg-type]
     gone = answers(watch._lookout, watch.gone, every_ms=LOOK_EVERY_MS, times=len(looks))
     watch.stop()
@@ -86,12 +87,12 @@ def test_engine_threads_never_wait_for_an_answer(monkeypatch: pytest.MonkeyPatch
     over = threading.Event()
     asked = []
 
-    def describe(client: Any, names: list[str]) -> dict[str, Any]:
+    def describe(client: Any, names: Iterable[str]) -> dict[str, Any]:
         asked.append(names)
         assert over.wait(60)
         return {name: SimpleNamespace(topic_id=ALL[name]) for name in names}
 
-    monkeypatch.setattr(topic_watch, "describe_topics", describe)
+    monkeypatch.setattr(facts, "describe_topics", describe)
     watch = TopicWatch(None, ALL)  # type: ignore[arg-type]
     for now_ms in range(1_000, 30_000, 100):
         assert watch.gone(now_ms) == NOTHING
@@ -102,7 +103,7 @@ def test_engine_threads_never_wait_for_an_answer(monkeypatch: pytest.MonkeyPatch
 
 def test_whoever_asked_is_freed_when_the_asking_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client holds connections and threads, and a worker's collector rarely looks for cycles."""
-    monkeypatch.setattr(topic_watch, "describe_topics", lambda client, names: dict.fromkeys(names))
+    monkeypatch.setattr(facts, "describe_topics", lambda client, names: dict.fromkeys(names))
     watch = TopicWatch(None, ALL)  # type: ignore[arg-type]
     watch.gone(LOOK_EVERY_MS)
     assert watch._lookout.asked is not None
