@@ -99,15 +99,13 @@ def _view(
     return AgentView(agent.name, agent.kind, state, members, lag, dead, missing)
 
 
-def group_members(
-    groups: Asked, bootstrap: str, group: str, *, patience_s: float = REQUEST_TIMEOUT_S
-) -> tuple[str, tuple[str, ...]]:
+def group_members(groups: Asked, bootstrap: str, group: str) -> tuple[str, tuple[str, ...]]:
     """State of a group and the names of its members.
 
     Raises:
-        HostError: CH0801, no answer within the patience.
+        HostError: CH0801, no answer in time.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
     while True:
         try:
             state, members = groups.look(group, REQUEST_TIMEOUT_S)

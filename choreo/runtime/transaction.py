@@ -147,8 +147,7 @@ class Transaction:
     def note_delivery(self, error: KafkaError | None, message: Message) -> None:
         """Delivery report: called from produce and flush, in this thread."""
         if error is not None:
-            if self._delivery_error is None:
-                self._delivery_error = error
+            self._note_error(error, message)
             return
         key = (message.topic(), message.partition())
         self.ends[key] = message.offset() + 1
@@ -185,7 +184,7 @@ class Transaction:
         """Waits for the records, sends the offsets, commits. May run in another thread than ``begin``."""
         ended = self._finish(offsets)
         self._took_s = time.monotonic() - self._started_s
-        if ended.result is Result.FENCED and time.monotonic() - self._started_s >= TRANSACTION_TIMEOUT_MS / 1_000:
+        if ended.result is Result.FENCED and self._took_s >= TRANSACTION_TIMEOUT_MS / 1_000:
             # the coordinator ends a transaction that took too long by the same fence that a newer producer brings
             return Ended(Result.UNKNOWN, ended.error)
         return ended

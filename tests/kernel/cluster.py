@@ -79,10 +79,6 @@ class Group:
         """Another consumer has its instance name."""
         return self._members.get(member.instance, member) is not member
 
-    @property
-    def instances(self) -> list[str]:
-        return sorted(self._members)
-
     def waits_for(self, instance: str) -> bool:
         return instance in self._members
 

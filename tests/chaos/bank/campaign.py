@@ -111,10 +111,7 @@ def run(campaign: Campaign, *, resume: bool, tell: Callable[[str], None], done: 
         else:
             rounds.played.append(result)
         _write(campaign.state_file, rounds.as_json())
-        _write(
-            campaign.report_file,
-            report(rounds, campaign.parameters),
-        )
+        _write(campaign.report_file, report(rounds, campaign.parameters))
         if result is not None:
             done(result)
             if not result.ok:
