@@ -127,7 +127,16 @@ def restorer(job: Job) -> Restorer:
         state_dir=Path(job.state_dir),
         facts=facts,
     )
-    return Restorer(config, InternalRecords(), lambda _: True, lambda: time.time_ns() // 1_000_000)
+    outsider = Consumer(
+        {**kafka_config.reader(job.bootstrap, {}), "group.id": config.group}
+    )  # the group has no members
+    return Restorer(
+        config,
+        InternalRecords(),
+        lambda _: True,
+        lambda: time.time_ns() // 1_000_000,
+        lambda places: outsider.commit(offsets=places, asynchronous=True),
+    )
 
 
 def restore(job: Job) -> tuple[dict[str, float], list[RestoreResult]]:

@@ -1,7 +1,8 @@
 """Reads a partition's state back from Kafka, on a thread of its own, in the one order that is safe.
 
 (a) the group's *stable* offsets, (b) the logs' ends including what is not committed yet, (c) everything up to those
-ends at read_committed. The other way round loses rows to a zombie: it may still commit between the two reads.
+ends at read_committed. The other way round loses rows to a zombie: it may still commit between the two reads. (a) and
+(b) are not taken from whoever answers, see ``barrier``.
 
 Waiting for (a) or (c) longer than ``BLOCKED_S`` means that a dead worker left a transaction open. Its transactional id
 stands in the last committed metadata; ``init_transactions`` on that id ends it at once instead of after its timeout.
@@ -27,10 +28,11 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import OffsetSpec
 
-from choreo.errors import ChoreoError, EngineError
+from choreo.errors import ChoreoError, EngineError, HostError
 from choreo.kernel.progress import Snapshot, decode_metadata
 from choreo.kernel.restore import Ends, Restored, starting_point
 from choreo.kernel.values import Checkpoint, EntityState, ParkedRow, TimerRow
+from choreo.runtime.barrier import AGAIN_S, Commit, Mark, written_ends
 from choreo.runtime.carry import Carried
 from choreo.runtime.facts import ClusterFacts, unreachable
 from choreo.runtime.group_look import Asked, GroupLook
@@ -44,6 +46,14 @@ from choreo.topology import names
 
 BLOCKED_S: Final = 0.5
 """After this long an open transaction of a predecessor is taken for abandoned (its session has ended already)."""
+BEHIND_S: Final = 10.0
+"""How long a broker may go on answering what it knew before it lost its partitions: its session with the controller."""
+BARRIER_TIMEOUT_MS: Final = 5_000
+"""Of the transaction in which a restore writes what nobody reads."""
+_BARRIER_TIMEOUTS: Final = ("transaction.timeout.ms", "message.timeout.ms", "socket.timeout.ms")
+"""librdkafka wants none of the others to be longer than the transaction's."""
+BARRIER_S: Final = 30.0
+"""How long a restore tries to write it: a partition whose leader died has another one after nine seconds or so."""
 READ_BATCH: Final = 250
 """Small, so that messages die young: with 10,000 at a time half of a restore's time was garbage collection."""
 RESTORE_TIMEOUT_S: Final = 300.0
@@ -113,8 +123,10 @@ class Restorer:
         records: InternalRecords,
         ready: Callable[[float], bool],
         now_ms: Callable[[], int],
+        commit: Commit,
     ) -> None:
         self._config = config
+        self._commit = commit
         self._records = records
         self._references_ready = ready
         self._now_ms = now_ms
@@ -175,12 +187,15 @@ class Restorer:
     def _restore(self, ticket: int, numbers: tuple[int, ...]) -> None:
         if not self._is_wanted(ticket):
             return
-        known = self._committed(numbers)
+        known = self._committed(ticket, numbers)
         if known is None:
             return
         committed, owners = known
         buildings = {number: _Building(number) for number in numbers}
-        ends = self._ends(numbers)
+        state_ends = self._state_ends(numbers, lambda: self._is_wanted(ticket))
+        if state_ends is None:
+            return
+        ends = {**state_ends, **self._input_ends(numbers, committed)}
         log_starts = self._log_starts(numbers)
         while not self._references_ready(0.2):
             if not self._is_wanted(ticket):
@@ -210,11 +225,13 @@ class Restorer:
     # -- (a) the group's offsets ---------------------------------------------------------------------------------------
 
     def _committed(
-        self, numbers: tuple[int, ...]
+        self, ticket: int, numbers: tuple[int, ...]
     ) -> tuple[dict[tuple[str, int], Snapshot | EngineError | None], dict[int, set[str]]] | None:
         """Where the group is, and who was there last; None: the restore is given up."""
         wanted = [TopicPartition(topic, number) for topic in self._config.inputs for number in numbers]
-        found = self._stable_offsets(wanted)
+        places = [TopicPartition(self._config.journal, number) for number in numbers]
+        mark = Mark(places, f"{self._config.owner} {ticket} {self._now_ms()}")
+        found = self._stable_offsets(wanted, mark, lambda: self._is_wanted(ticket))
         if found is None:
             return None
         committed: dict[tuple[str, int], Snapshot | EngineError | None] = {}
@@ -232,8 +249,13 @@ class Restorer:
                 owners.setdefault(tp.partition, set()).add(owner)
         return committed, owners
 
-    def _stable_offsets(self, wanted: list[TopicPartition]) -> list[Any] | None:
+    def _stable_offsets(
+        self, wanted: list[TopicPartition], mark: Mark, is_wanted: Callable[[], bool]
+    ) -> list[Any] | None:
         """The group's offsets once no transaction may change them; None: the restore is given up.
+
+        An answer that lacks the mark comes from a broker that is behind, or the group did not take the mark yet, or
+        another worker that does not know yet that it lost these partitions left its own there: the mark is left again.
 
         Offsets that are not stable get no answer within ``BLOCKED_S``. So does a broker that is slow; only if it did
         answer what the offsets are without that transaction, its owner is taken for dead.
@@ -243,11 +265,16 @@ class Restorer:
         fenced = False
         client = self._group_client(stable=True)
         try:
-            while not self._stopping.is_set():
-                found = client.ask(wanted, BLOCKED_S)
+            mark.leave(self._commit)
+            while is_wanted():
+                found = client.ask([*wanted, *mark.places], BLOCKED_S)
+                if found is not None and mark.stands_in(found[len(wanted) :]):
+                    return found[: len(wanted)]
                 if found is not None:
-                    return found
-                if owners is None:
+                    _log.info("an answer about group %s lacks what was just written; asking again", self._config.group)
+                    self._stopping.wait(AGAIN_S)
+                    mark.leave(self._commit)
+                elif owners is None:
                     owners = self._owners_while_unstable(wanted)
                 elif not fenced:
                     fenced = self._end_transactions(owners)
@@ -317,8 +344,40 @@ class Restorer:
         config = self._config
         return [*config.changelogs.values(), config.journal, config.timers, config.parked]
 
-    def _ends(self, numbers: tuple[int, ...]) -> dict[tuple[str, int], int]:
-        return self._offsets([*self._state_topics(), *self._config.inputs], numbers, OffsetSpec.latest())
+    def _state_ends(self, numbers: tuple[int, ...], is_wanted: Callable[[], bool]) -> dict[tuple[str, int], int] | None:
+        """Where state topics end; None: the restore is given up."""
+        config = self._config
+        settings = transactional_producer(
+            config.bootstrap,
+            config.security,
+            transactional_id=f"{config.owner}:restore",
+            batch_bytes=16_384,
+            message_bytes_max=1_000_000,
+        )
+        # A worker that dies in these milliseconds holds up whoever is next until the coordinator notices.
+        settings.update(dict.fromkeys(_BARRIER_TIMEOUTS, BARRIER_TIMEOUT_MS))
+        places = [(topic, number) for topic in self._state_topics() for number in numbers]
+        deadline = time.monotonic() + BARRIER_S
+        while is_wanted():
+            try:
+                return written_ends(settings, config.bootstrap, places, Producer)
+            except HostError as away:
+                if time.monotonic() > deadline:
+                    raise
+                _log.warning("cannot write to the state topics of %s yet, trying again: %s", config.group, away)
+            self._stopping.wait(AGAIN_S)
+        return None
+
+    def _input_ends(
+        self, numbers: tuple[int, ...], committed: Mapping[tuple[str, int], Snapshot | EngineError | None]
+    ) -> dict[tuple[str, int], int]:
+        """Where inputs end. An end before what was finished may be an old answer: it is asked for again for a while."""
+        deadline = time.monotonic() + BEHIND_S
+        while True:
+            ends = self._offsets(self._config.inputs, numbers, OffsetSpec.latest())
+            behind = [place for place, end in ends.items() if _top(committed[place]) > end]
+            if not behind or time.monotonic() > deadline or self._stopping.wait(AGAIN_S):
+                return ends
 
     def _log_starts(self, numbers: tuple[int, ...]) -> dict[tuple[str, int], int]:
         return self._offsets(self._config.inputs, numbers, OffsetSpec.earliest())
@@ -482,6 +541,13 @@ class Restorer:
             list(building.parked.values()),
             building.stores,
         )
+
+
+def _top(place: Snapshot | EngineError | None) -> int:
+    """The offset after the last one that was finished."""
+    if not isinstance(place, Snapshot):
+        return 0
+    return place.done[-1][1] if place.done else place.low
 
 
 def _close(stores: Mapping[str, Store]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import queue
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -160,7 +161,6 @@ class Session:
         self.stopped: dict[int, ChoreoError] = {}  # partitions that may not start, and why
         self.joined = False
         self._producer, self._transaction = self._make_producer()
-        self._restorer = self._make_restorer()
         self._consumer = Consumer(
             group_consumer(
                 config.bootstrap,
@@ -170,6 +170,10 @@ class Session:
                 session_timeout_ms=config.session_timeout_ms,
             )
         )
+        self._marks: deque[list[TopicPartition]] = deque(
+            maxlen=1
+        )  # for the engine thread to commit; a newer one is enough
+        self._restorer = self._make_restorer()
         self._committer: Committer[Ended] = Committer("choreo-committer")
         self._references.start()
         watcher = self._admin()
@@ -282,6 +286,7 @@ class Session:
             self._records,
             self._references.wait_ready,
             self._now_ms,
+            self._marks.append,
         )
 
     def _subscribe(self) -> None:
@@ -368,6 +373,7 @@ class Session:
         self._look_around()
         self._require_group()
         self._take_answers()
+        self._leave_mark()
         self._take_restored()
         self._settle(0)
         now_ms = self._now_ms()
@@ -376,6 +382,11 @@ class Session:
             self._commit_soon()
         self._start_calls()
         self._throttle()
+
+    def _leave_mark(self) -> None:
+        """Commits what a restore wants to read back. Its thread cannot: a poll under way keeps other threads out."""
+        if self._marks:
+            self._consumer.commit(offsets=self._marks.popleft(), asynchronous=True)
 
     def _require_group(self) -> None:
         """Starts over when the group does not answer: the request may be lost."""

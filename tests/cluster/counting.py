@@ -11,7 +11,7 @@ from tests.chaos.project_copy import counting
 from tests.chaos.run import Run
 from tests.cluster import faults, metadata
 
-STALLED_S = 90.0
+STALLED_S = 150.0
 """Nothing committed for so long: well over session, transaction timeout and a node's start on a busy machine."""
 WORKERS = 2
 EACH = 3

@@ -38,7 +38,7 @@ def restorer(tmp_path: Path) -> Iterator[Restorer]:
     config = RestoreConfig(
         "127.0.0.1:1", {}, "g", "g.w0", (), {}, {}, "j", "t", "p", "earliest", tmp_path, ClusterFacts("c", {}, {}, {})
     )
-    made = Restorer(config, InternalRecords(), lambda timeout_s: False, lambda: 0)
+    made = Restorer(config, InternalRecords(), lambda timeout_s: False, lambda: 0, lambda places: None)
     idle = made._requests
     yield made
     idle.put(None)

@@ -13,6 +13,7 @@ from choreo.errors import HostError
 from choreo.kernel.envelope import row_provenance
 from choreo.kernel.packed import pack, unpack
 from choreo.runtime import restore
+from choreo.runtime.barrier import Mark
 from choreo.runtime.facts import ClusterFacts
 from choreo.runtime.group_look import Group, Member
 from choreo.runtime.group_offsets import GroupOffsets
@@ -69,13 +70,15 @@ def test_tombstone_deletes_and_rows_keep_their_order() -> None:
 
 
 PLACES = [TopicPartition("in", 0), TopicPartition("in", 1)]
+MARK = Mark([TopicPartition("j", 0)], "mark")
 
 
 class Coordinator(GroupOffsets):
     """Answers in turn: the code of an error, or offsets. No connection is ever made."""
 
-    def __init__(self, *codes: int | None, gives_up: bool = False) -> None:
+    def __init__(self, *codes: int | None, gives_up: bool = False, behind: int = 0) -> None:
         self.codes = list(codes)
+        self.behind = behind  # answers without the mark
         self._bootstrap = "127.0.0.1:1"
         self._wait = lambda _: gives_up
 
@@ -83,7 +86,11 @@ class Coordinator(GroupOffsets):
         code = self.codes.pop(0)
         if code is not None:
             raise KafkaException(KafkaError(code))
-        return places
+        self.behind -= 1
+        mark = "of another restore" if self.behind >= 0 else "mark"
+        return [
+            TopicPartition(place.topic, place.partition, 0, mark) if place.topic == "j" else place for place in places
+        ]
 
     def close(self) -> None: ...
 
@@ -93,7 +100,7 @@ def restorer(tmp_path: Path) -> Iterator[Restorer]:
     config = RestoreConfig(
         "127.0.0.1:1", {}, "g", "g.w0", (), {}, {}, "j", "t", "p", "earliest", tmp_path, ClusterFacts("c", {}, {}, {})
     )
-    made = Restorer(config, InternalRecords(), lambda timeout_s: False, lambda: 0)
+    made = Restorer(config, InternalRecords(), lambda timeout_s: False, lambda: 0, lambda places: None)
     yield made
     made.stop()
 
@@ -133,7 +140,7 @@ def test_offsets_that_stay_unstable_end_the_transaction_of_their_owner(
 ) -> None:
     late = KafkaError._TIMED_OUT
     _asks(monkeypatch, restorer, Coordinator(late, late, late, None), Coordinator(None))
-    assert restorer._stable_offsets(PLACES) == PLACES
+    assert restorer._stable_offsets(PLACES, MARK, lambda: True) == PLACES
     assert ended == [{"g.w1"}]
 
 
@@ -141,7 +148,17 @@ def test_one_slow_answer_ends_nobodys_transaction(
     restorer: Restorer, ended: list[set[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _asks(monkeypatch, restorer, Coordinator(KafkaError._TIMED_OUT, None), Coordinator(None))
-    assert restorer._stable_offsets(PLACES) == PLACES
+    assert restorer._stable_offsets(PLACES, MARK, lambda: True) == PLACES
+    assert ended == []
+
+
+def test_answers_of_a_coordinator_that_is_behind_do_not_count(
+    restorer: Restorer, ended: list[set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator = Coordinator(None, None, None, behind=2)
+    _asks(monkeypatch, restorer, coordinator, Coordinator())
+    assert restorer._stable_offsets(PLACES, MARK, lambda: True) == PLACES
+    assert coordinator.codes == []
     assert ended == []
 
 
@@ -151,7 +168,7 @@ def test_cluster_that_does_not_answer_ends_the_session(
     late = KafkaError._TIMED_OUT
     _asks(monkeypatch, restorer, Coordinator(late), Coordinator(late))
     with pytest.raises(HostError) as caught:
-        restorer._stable_offsets(PLACES)
+        restorer._stable_offsets(PLACES, MARK, lambda: True)
     assert caught.value.code == "CH0801"
     assert ended == []
 

@@ -21,14 +21,14 @@ from choreo.errors import FencedSignal
 from choreo.kernel.burst import OffsetCommit
 from choreo.kernel.values import Delivery, OutRecord
 from choreo.runtime.unowned import LOOK_TIMEOUT_S
-from choreo.testing.bus import MemoryProducer
+from choreo.testing.bus import Committed, MemoryProducer
 from tests.kernel.cluster import GROUP, Metadata
 from tests.kernel.fakes import CHANGELOG, DEAD, DECISIONS, OUT, REJECTED
 from tests.kernel.places import JOURNAL, PARKED, TIMERS
 
 if TYPE_CHECKING:
     from tests.kernel.cluster import Member
-    from tests.kernel.process import Process
+    from tests.kernel.process import Point, Process
 
 PARTITION_UA: Final = -1
 Place = tuple[str, int]
@@ -147,14 +147,30 @@ class MemoryConsumer:
             self.process.switch()
             if self.world.strikes("coordinator moves", 0.1):
                 raise KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, "loading"))
-            unstable = any(self.world.group.unstable(one.topic, one.partition) for one in wanted)
+            known = self.world.group.known()
+            if self.world.strikes("coordinator behind", 0.2):  # it was paused and does not know that others lead
+                known = self.world.chance.choice([*self.world.known_earlier, known])
+            unstable = any((one.topic, one.partition) in known.unstable for one in wanted)
             if self.world.strikes("cluster away", 0.03) or (self.isolation == "read_committed" and unstable):
                 self.world.pass_s(timeout_s)
                 raise timed_out("committed")
-            return [self._committed(one) for one in wanted]
+            return [self._committed(one, known.offsets) for one in wanted]
 
-    def _committed(self, one: TopicPartition) -> SimpleNamespace:
-        committed = self.world.bus.committed(GROUP, one.topic, one.partition)
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        """As a member of the group, in no transaction: what a restore marks its places with."""
+        assert asynchronous
+        with self.process.point("restore marks"):
+            self.process.switch()
+            if self.world.strikes("coordinator moves", 0.1):
+                return
+            if self.member is None or not self.world.group.knows(self.member):
+                return
+            for one in offsets:
+                place = (GROUP, one.topic, one.partition)
+                self.world.bus._offsets[place] = Committed(one.offset, one.metadata or "")
+
+    def _committed(self, one: TopicPartition, known: Mapping[tuple[str, str, int], Committed]) -> SimpleNamespace:
+        committed = known.get((GROUP, one.topic, one.partition))
         return SimpleNamespace(
             topic=one.topic,
             partition=one.partition,
@@ -365,6 +381,9 @@ class MemoryConsumer:
                 continue
             topic, number = place
             found, after = world.bus.read(topic, number, position, committed_only=self.isolation == "read_committed")
+            if self._callbacks is None and world.strikes("reader behind", 0.2):  # of a node that leads no more
+                after = max(position, after - world.chance.randint(1, 3))
+                found = [one for one in found if one.offset < after]
             most = world.chance.choice((1, 5, 1_000)) if world.restless else 1_000
             if len(found) > most:
                 found, after = found[:most], found[most].offset
@@ -412,13 +431,17 @@ class MemoryTransactionalProducer:
         self._why = (KafkaError.INVALID_TXN_STATE, "")
         self._commit_fault = ""
         self._lost_answers = 0
+        self._restores = self.id == f"{process.owner}:restore"
+
+    def _point(self, name: str) -> Point:
+        return self.process.point("restore writes" if self._restores else name)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def init_transactions(self, timeout_s: float) -> None:
         own = self.id == self.process.owner
-        with self.process.point("producer init" if own else "restore fences"):
-            if not own:
+        with self._point("producer init" if own else "restore fences"):
+            if not own and not self._restores:
                 self.world.note("ends transaction of", self.id)
             if self.world.strikes("cluster away", 0.05):
                 raise timed_out("init_transactions")
@@ -432,7 +455,7 @@ class MemoryTransactionalProducer:
         return self.state in ("open", "abortable")
 
     def begin_transaction(self) -> None:
-        with self.process.point("begin"):
+        with self._point("begin"):
             if self.state != "ready":
                 raise fatal(KafkaError._STATE, f"begin_transaction in state {self.state}")
             assert self._memory is not None
@@ -455,7 +478,7 @@ class MemoryTransactionalProducer:
         *,
         headers: list[tuple[str, bytes]] | None = None,
     ) -> None:
-        with self.process.point(_kind(topic, key, value)):
+        with self._point(_kind(topic, key, value)):
             if self.state == "broken":
                 raise fatal(KafkaError._FATAL, "the client stopped")
             if self.state != "open" and self.state != "abortable":
@@ -474,7 +497,7 @@ class MemoryTransactionalProducer:
         return self._report()
 
     def flush(self, timeout_s: float) -> int:
-        with self.process.point("flush"):
+        with self._point("flush"):
             if self._queue and self.world.strikes("flush took too long", 0.1):
                 self.world.pass_s(timeout_s)
                 return len(self._queue)
@@ -486,7 +509,7 @@ class MemoryTransactionalProducer:
     def _append(self) -> None:
         """One queued record into the log, or its error into the reports."""
         record, report = self._queue[0]
-        with self.process.point("append"):
+        with self._point("append"):
             assert self._memory is not None
             error, number, offset = None, -1, -1
             if record.value == REJECTED:
@@ -522,7 +545,7 @@ class MemoryTransactionalProducer:
     # -- ends ----------------------------------------------------------------------------------------------------------
 
     def send_offsets_to_transaction(self, offsets: list[TopicPartition], metadata: bytes, timeout_s: float) -> None:
-        with self.process.point("send offsets"):
+        with self._point("send offsets"):
             self._may_go_on()
             world = self.world
             verdict = world.group.verdict(_sent(metadata))
@@ -535,21 +558,21 @@ class MemoryTransactionalProducer:
                 world.note(f"refused: {verdict}", self.process.instance)
                 self._abortable(code, verdict)
                 raise must_abort(code, verdict)
-            if world.strikes("offsets not sent", 0.2):
+            if world.strikes("offsets not sent", 0.6):
                 raise timed_out("send_offsets_to_transaction")
-            if world.strikes("offsets refused", 0.2):
+            if world.strikes("offsets refused", 0.6):
                 self._abortable(KafkaError.COORDINATOR_NOT_AVAILABLE, "abort")
                 raise must_abort(KafkaError.COORDINATOR_NOT_AVAILABLE, "abort")
             self._do(lambda memory: world.group.send_offsets(memory, [_commit(one) for one in offsets]))
-            if world.strikes("dies committing", 0.0):
+            if world.strikes("dies committing", 1.0):
                 world.group.expire(self.process.instance)
                 self.process.crash_wanted = True
                 self.process.switch()
-            if world.strikes("offsets acknowledged late", 0.2):
+            if world.strikes("offsets acknowledged late", 0.6):
                 raise timed_out("send_offsets_to_transaction")
 
     def commit_transaction(self, timeout_s: float) -> None:
-        with self.process.point("commit"):
+        with self._point("commit"):
             if self.state == "ready":  # it was, its answer got lost
                 self._lose_answer()
                 return
@@ -584,7 +607,7 @@ class MemoryTransactionalProducer:
             raise timed_out("commit_transaction")
 
     def abort_transaction(self, timeout_s: float) -> None:
-        with self.process.point("abort"):
+        with self._point("abort"):
             if self.state == "broken":
                 if self._is_fenced():
                     raise fatal(KafkaError._FENCED, "fenced")
@@ -678,9 +701,10 @@ class MemoryAdmin:
             if self.world.strikes("leader moves", 0.05):
                 error = KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION, "leader moved"))
                 return {one: Answered(error) for one in wanted}
-            return {one: Answered(self._offset(one, earliest, isolation_level)) for one in wanted}
+            behind = self.world.chance.randint(1, 5) if self.world.strikes("leader behind", 1.0) else 0
+            return {one: Answered(self._offset(one, earliest, isolation_level, behind)) for one in wanted}
 
-    def _offset(self, one: TopicPartition, earliest: bool, isolation: IsolationLevel) -> SimpleNamespace:
+    def _offset(self, one: TopicPartition, earliest: bool, isolation: IsolationLevel, behind: int) -> SimpleNamespace:
         bus = self.world.bus
         if earliest:
             offset = 0
@@ -688,7 +712,7 @@ class MemoryAdmin:
             offset = bus.end_offset(one.topic, one.partition)
         else:
             offset = bus.read(one.topic, one.partition, 0)[1]
-        return SimpleNamespace(offset=offset)
+        return SimpleNamespace(offset=max(offset - behind, 0))
 
     def describe_topics(self, topics: TopicCollection, *, request_timeout: float) -> dict[str, Answered]:
         with self.process.point("look at the topics"):

@@ -8,7 +8,7 @@ without a rebalance, even when it had given partitions up that nobody has since.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
 from choreo.kernel.burst import OffsetCommit
@@ -39,6 +39,13 @@ class Member:
         self.generation = -1  # what commits are sent with; the client's own thread may learn it before the callbacks
         self.served = -1  # generation whose assignment the callbacks have handled
         self.owned: set[int] = set()
+
+
+class Known(NamedTuple):
+    """What a coordinator knows about the group's offsets."""
+
+    offsets: Mapping[tuple[str, str, int], Committed]
+    unstable: frozenset[tuple[str, int]]  # places that an open transaction may change
 
 
 class Group:
@@ -170,8 +177,12 @@ class Group:
         self._with_offsets = [one for one in self._with_offsets if one.state == "open"]
         self._with_offsets.append(transaction)
 
-    def unstable(self, topic: str, partition: int) -> bool:
-        return any(one.state == "open" and (GROUP, topic, partition) in one.offsets for one in self._with_offsets)
+    def known(self) -> Known:
+        """What its coordinator knows now."""
+        unstable = frozenset(
+            (topic, number) for one in self._with_offsets if one.state == "open" for _, topic, number in one.offsets
+        )
+        return Known(dict(self._bus._offsets), unstable)
 
     def committed(self, topic: str, partition: int) -> tuple[Snapshot | None, str]:
         """Progress that was committed last, and by whom."""

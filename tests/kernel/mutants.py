@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka.admin import OffsetSpec
 
 import choreo.kernel.burst as burst_module
 import choreo.runtime.log_ends as log_ends_module
@@ -28,6 +29,7 @@ from choreo.kernel.progress import Progress, Snapshot
 from choreo.kernel.restore import Restored
 from choreo.kernel.timers import Timers
 from choreo.kernel.values import EntityState, Outcome, Trigger
+from choreo.runtime.barrier import Mark
 from choreo.runtime.records import InternalRecords
 from choreo.runtime.restore import Restorer
 from choreo.runtime.session import Session
@@ -71,14 +73,21 @@ def first_notice(name: str, seeds: int = SEEDS_MAX) -> Notice | None:
                 except Missed:
                     continue  # with the fault in place its steps are others
                 except Broken as broken:
-                    return Notice(number + 1, f"{kind}, {blow}", str(broken))
+                    return Notice(number + 1, f"{kind}, {blow}", _noticed(broken))
             return None
         for seed in range(seeds):
             try:
                 run_world(seed, stalls=seed % 2 == 1)
             except Broken as broken:
-                return Notice(seed + 1, f"world {seed}", str(broken))
+                return Notice(seed + 1, f"world {seed}", _noticed(broken))
     return None
+
+
+def _noticed(broken: Broken) -> str:
+    """What was noticed; a fault that no longer fits into the code is none that anybody noticed."""
+    if isinstance(broken.__cause__, (TypeError, AttributeError, NameError)):
+        raise broken
+    return str(broken)
 
 
 def shown_by(kind: str, blow: str) -> Callable[[Plant], Plant]:
@@ -518,7 +527,7 @@ def stores_never_take_rows(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant
-@shown_by("an event with a row", "late")
+@shown_by("an old leader", "late")
 def offsets_are_sent_before_the_records(patch: pytest.MonkeyPatch) -> None:
     """Harmless alone, as the next one is: two defences against the same schedule."""
     honest = Transaction._finish
@@ -546,14 +555,14 @@ def offsets_are_sent_before_the_records(patch: pytest.MonkeyPatch) -> None:
 
 
 def _a_restore_reads_the_ends_first(patch: pytest.MonkeyPatch) -> None:
-    honest, ends_of = Restorer._committed, Restorer._ends
+    honest, ends_of = Restorer._committed, Restorer._state_ends
 
-    def committed(self: Any, admin: Any, numbers: tuple[int, ...]) -> Any:
-        self.early = ends_of(self, numbers)
-        return honest(self, admin, numbers)
+    def committed(self: Any, ticket: int, numbers: tuple[int, ...]) -> Any:
+        self.early = ends_of(self, numbers, lambda: True)
+        return honest(self, ticket, numbers)
 
     patch.setattr(Restorer, "_committed", committed)
-    patch.setattr(Restorer, "_ends", lambda self, numbers: self.early)
+    patch.setattr(Restorer, "_state_ends", lambda self, numbers, is_wanted: self.early)
 
 
 @mutant
@@ -635,6 +644,7 @@ def backpressure_never_ends(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant
+@shown_by("a stop without patience", "crash")
 def the_waiting_thread_ends_before_the_last_revocation(patch: pytest.MonkeyPatch) -> None:
     """Found by a world: an orderly stop then waited for ever."""
     honest = Session.close
@@ -652,8 +662,26 @@ def the_waiting_thread_ends_before_the_last_revocation(patch: pytest.MonkeyPatch
 @mutant
 @shown_by("a burst over partitions", "dangling")
 def a_restore_reads_the_ends_at_read_committed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Restorer, "_state_ends", _asked_ends)
     committed = SimpleNamespace(READ_UNCOMMITTED=IsolationLevel.READ_COMMITTED)
     patch.setattr(log_ends_module, "IsolationLevel", committed)
+
+
+@mutant
+@shown_by("an old leader", "takeover")
+def a_restore_believes_old_ends(patch: pytest.MonkeyPatch) -> None:
+    """As a node names them that does not know yet that others lead."""
+    patch.setattr(Restorer, "_state_ends", _asked_ends)
+
+
+def _asked_ends(self: Any, numbers: tuple[int, ...], is_wanted: object) -> dict[tuple[str, int], int]:
+    return self._offsets(self._state_topics(), numbers, OffsetSpec.latest())  # type: ignore[no-any-return]
+
+
+@mutant
+@shown_by("an old coordinator", "takeover")
+def a_restore_believes_old_offsets(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Mark, "stands_in", lambda self, answer: True)
 
 
 @mutant
@@ -696,7 +724,7 @@ def a_store_on_disk_is_thought_to_be_further_than_it_is(patch: pytest.MonkeyPatc
     honest = RocksStore.apply
 
     def apply(self: Any, writes: Any, next_offset: int | None, at_ms: int) -> None:
-        honest(self, writes, None if next_offset is None else next_offset + 3, at_ms)
+        honest(self, writes, None if next_offset is None else next_offset + 5, at_ms)
 
     patch.setattr(RocksStore, "apply", apply)
 

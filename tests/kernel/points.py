@@ -35,6 +35,8 @@ POINTS: Final[dict[str, str]] = {
     "resume fetch": "backpressure ends, or a partition starts",
     # the restore's thread
     "restore asks the group": "is its coordinator there, who is in it",
+    "restore marks": "a mark among the group's offsets, which no answer may lack",
+    "restore writes": "a record into every state topic, whose offset is where the restore has to read to",
     "restore offsets": "(a) the group's stable offsets are read",
     "restore ends": "(b) the ends of state topics and inputs are read",
     "restore starts": "the first offsets of the inputs are read",

@@ -24,6 +24,8 @@ from tests.kernel.world import World
 HEIRS_REST_ROUNDS: Final = 40
 """Rounds after which others have taken over and committed."""
 ALONE_ROUNDS: Final = 20
+STARTED: Final = 3
+"""Rounds after which workers have left the marks of their first restores; actions are counted from here."""
 _MANY: Final = tuple(f"0 e{number} " for number in range(8))
 _TIGHT: Final = {
     (engine_module, "BUFFERED_RECORDS_MAX"): 1,
@@ -31,7 +33,7 @@ _TIGHT: Final = {
     (partition_module, "METADATA_CHARS_MAX"): PLAIN_CHARS,
 }
 
-_HEIR_ASKS: Final = ("restore offsets", "before")
+_HEIR_ASKS: Final = ("restore marks", "before")
 
 Action = Callable[[World], None]
 
@@ -42,7 +44,7 @@ class Kind:
 
     plan: Plan
     strikes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # fault of a client: which times
-    actions: Mapping[int, Action] = field(default_factory=dict)  # round: what happens then
+    actions: Mapping[int, Action] = field(default_factory=dict)  # rounds after STARTED: what happens then
 
 
 def _plan(*values: str, **more: object) -> Plan:
@@ -57,8 +59,17 @@ def _first(world: World) -> Process:
 
 
 def _stop(world: World) -> None:
+    _stop_within(world, 10.0)
+
+
+def _stop_at_once(world: World) -> None:
+    """Its last revocation finds something to commit."""
+    _stop_within(world, 0.0)
+
+
+def _stop_within(world: World, seconds: float) -> None:
     process = _first(world)
-    process.shell._drain_until = world.mono_s + 10.0
+    process.shell._drain_until = world.mono_s + seconds
     process.shell._stopping.set()
 
 
@@ -105,12 +116,23 @@ KINDS: Final[dict[str, Kind]] = {
         _plan("0 e1 ", "0 e2 park"), strikes={"commit unknown, committed": (2,), "commit unknown, not committed": (3,)}
     ),
     "an orderly stop": Kind(_plan("0 e1 call", "0 e2 "), actions={8: _send("0 e1 "), 9: _stop}),
+    "a stop without patience": Kind(
+        _plan("0 e1 call", "0 e2 "), actions={8: _send("0 e1 ", "0 e2 "), 9: _stop_at_once}
+    ),
     "a lost membership": Kind(_plan("0 e1 call", "0 e2 call"), actions={8: _send("0 e1 "), 9: _cut_off}),
     "backpressure": Kind(_plan("0 e1 call", "0 e2 ", "0 e3 ", "0 e1 ", "0 e4 ", bounds=_TIGHT)),
     "a broken consumer": Kind(_plan("0 e1 "), strikes={"consumer error": (4,), "consumer broken": (8,)}),
     "partitions of nobody": Kind(_plan(*_MANY, partitions=4), strikes={"dies giving up": (1,)}),
     "an abandoned transaction": Kind(
         _plan("0 e1 ", "0 e2 "), actions={14: _send("0 e1 ")}, strikes={"dies committing": (2,)}
+    ),
+    "an old coordinator": Kind(
+        _plan("0 e1 ", "0 e2 "), actions={12: _send("0 e1 ")}, strikes={"coordinator behind": (2, 4, 5)}
+    ),
+    "an old leader": Kind(
+        _plan("0 e1 ", "0 e1 "),
+        actions={12: _send("0 e1 ")},
+        strikes={"leader behind": (4, 5), "reader behind": tuple(range(1, 25))},
     ),
 }
 
@@ -232,14 +254,14 @@ def _world(kind: str, blow: Blow | None) -> World:
     world.planned_strikes = chosen.strikes
 
     def each_round(number: int) -> None:
-        action = chosen.actions.get(number)
+        action = chosen.actions.get(number - STARTED)
         if action is not None and world.workers:
             action(world)
         if blow is not None:
             blow.each_round(world)
 
     world.each_round = each_round
-    world.busy_until = max(chosen.actions, default=0)
+    world.busy_until = STARTED + max(chosen.actions, default=0)
     return world
 
 

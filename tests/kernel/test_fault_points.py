@@ -32,7 +32,8 @@ def passed() -> dict[tuple[str, Side], dict[str, int]]:
 def test_each_point_is_passed_on_both_sides_by_some_kind_of_step(
     passed: dict[tuple[str, Side], dict[str, int]],
 ) -> None:
-    assert not {(name, side) for name in POINTS for side in SIDES} - set(passed)
+    missed = {(name, side) for name in POINTS for side in SIDES} - set(passed)
+    assert not missed, sorted(missed)
 
 
 @pytest.mark.parametrize("blow", BLOWS)

@@ -19,7 +19,7 @@ import argparse
 import json
 import random
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -34,7 +34,7 @@ from choreo.testing.bus import MemoryBus, MemoryProducer
 from choreo.topology import names
 from tests.kernel.checks import CLOCK_JUMP_MS, EVENT_STEP_MS, Broken, Checks, Folded
 from tests.kernel.clients import COMMIT_FAULTS
-from tests.kernel.cluster import GROUP, Group
+from tests.kernel.cluster import GROUP, Group, Known
 from tests.kernel.disks import Disk
 from tests.kernel.fakes import CHANGELOG, DEAD, DECISIONS, OUT, Script, count_and_chain
 from tests.kernel.places import INBOX, JOURNAL, PARKED, TIMERS
@@ -49,6 +49,8 @@ EVENT_START_MS: Final = WALL_START_MS - 1_000 * EVENT_STEP_MS
 HEAL_ROUNDS_MAX: Final = 1_000
 """Rounds in which every thread has a turn: after the faults everything must come to rest within so many. """
 TRANSACTION_TIMEOUT_S: Final = 16.0
+KNOWN_EARLIER: Final = 10
+"""States that a coordinator may be behind with: one before and one after each commit."""
 CALL_ROUNDS: Final = 3
 """How long calls take in a calm world."""
 
@@ -89,6 +91,7 @@ class World:
         self.workers: dict[str, Process] = {}
         self.zombies: list[Process] = []
         self.disks: dict[str, list[Disk]] = {}
+        self.known_earlier: deque[Known] = deque(maxlen=KNOWN_EARLIER)
         self.slow: set[tuple[str, int]] = set()
         self.faults: Counter[str] = Counter()
         self.hits = Hits()
@@ -177,7 +180,9 @@ class World:
         transaction = producer._transaction
         places = [] if transaction is None else [place for place in transaction.offsets if place[0] == GROUP]
         before = {place: self.group.committed(*place[1:])[0] for place in places}
+        self.known_earlier.append(self.group.known())
         producer.commit()
+        self.known_earlier.append(self.group.known())
         for place, earlier in before.items():
             later, _ = self.group.committed(*place[1:])
             if earlier is not None and (later is None or not _covers(later, earlier)):
@@ -572,6 +577,7 @@ class World:
         for number in range(self.plan.workers):
             if f"w{number}" not in self.workers:
                 self._time_out(f"w{number}")
+            self._time_out(f"w{number}:restore")  # of a restore that died while it wrote; another may be at it now
 
     def _unrest(self) -> str:
         owned: Counter[int] = Counter()
