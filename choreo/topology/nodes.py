@@ -32,7 +32,7 @@ from ruamel.yaml.events import (
 from choreo.topology.model import Position
 from choreo.topology.problems import Lint, problem
 
-# 500 agents with 1,000 topics are 120 kB; the parser needs about 3 s for a megabyte.
+# 500 agents with 1,000 topics are 120 kB; where it has mistakes the parser needs about 3 s for a megabyte.
 FILE_CHARS_MAX: Final = 1_000_000
 # The format nests 6 deep. Kubernetes and Compose readers stop at 100 and more; nothing here needs it.
 DEPTH_MAX: Final = 32
@@ -100,7 +100,11 @@ def read_nodes(text: str, file: str) -> tuple[Mapping | None, list[Lint]]:
         text: the whole file.
         file: its name, for positions.
     """
-    composer = _Composer(file)
+    composer = _Composer(file, pure=False)
+    try:
+        return composer.document(text), composer.problems
+    except _UnreadableError:
+        composer = _Composer(file, pure=True)  # ten times slower than libyaml; it says better what is wrong, and where
     try:
         return composer.document(text), composer.problems
     except _UnreadableError as error:
@@ -123,8 +127,9 @@ def merged(base: Mapping, over: Mapping) -> Mapping:
 
 
 class _Composer:
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, *, pure: bool) -> None:
         self.problems: list[Lint] = []
+        self._pure = pure
         self._file = file
         self._anchors: dict[str, Node] = {}
         self._open: set[str] = set()  # anchors whose node is not finished: an alias to one has no end
@@ -148,7 +153,7 @@ class _Composer:
     def _events(self, text: str) -> Iterator[Event]:
         """The parser's events. Of YAML's versions it knows 1.1 and 1.2, and asserts that there are no others."""
         try:
-            yield from YAML(typ="safe", pure=True).parse(text)
+            yield from YAML(typ="safe", pure=self._pure).parse(text)
         except AssertionError as error:
             raise self._stop(
                 f"not valid YAML: {error}", "YAML 1.2", "remove the line that begins with %YAML"
