@@ -47,7 +47,7 @@ fuzz: $(INSTALLED) ## Hostile input for every reader (TARGET="avro keys" RUNS=20
 	@$(BIN)/python -m tests.fuzz $(if $(TARGET),--target "$(TARGET)") $(if $(RUNS),--runs $(RUNS)) \
 		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(RESUME),--resume) $(if $(CASE),--case $(CASE))
 
-sim: $(INSTALLED) ## Simulated worlds and every fault point into build/sim.json (SEEDS=0-20000 or COUNT=; RESUME=1 JOBS=2)
+sim: $(INSTALLED) ## Simulated worlds and every fault point into build/sim.json (SEEDS=0-20000 or COUNT=2000; RESUME=1 JOBS=1)
 	@$(BIN)/python -m tests.kernel.sim $(if $(SEEDS),--seeds $(SEEDS)) $(if $(COUNT),--count $(COUNT)) \
 		$(if $(RESUME),--resume) $(if $(JOBS),--jobs $(JOBS))
 

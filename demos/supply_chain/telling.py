@@ -70,10 +70,6 @@ def _scored(event: FlightScored) -> str:
     return f"{event.flight_id} was said to leave {late(event.predicted_minutes)}, {was}: {event.outcome}"
 
 
-def _booked(event: Booking) -> str:
-    return f"{event.shipment_id} is {'booked on' if event.action == 'book' else 'taken off'} {event.flight_id}"
-
-
 _SENTENCES: Final[dict[type, Callable[[Any], str]]] = {
     FlightPlanned: lambda event: (
         f"{event.flight_id} to {event.destination} enters the plan, due {clock(event.scheduled_departure)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -124,4 +124,3 @@ FLIGHT_VALUE: dict[str, Any] = {
     "colour": "green",
     "stops": ["IAH"],
 }
-MOMENTS = (date(2013, 1, 1), time(5, 17))

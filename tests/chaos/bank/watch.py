@@ -52,14 +52,6 @@ class Watch:
         self._taken = end
         return len(self.seen) - before
 
-    def decided_of(self, agent: str, topic: str, partition: int, from_offset: int) -> int:
-        """Decisions of an agent about events of a partition from an offset on."""
-        return sum(
-            1
-            for name, place in self._decided
-            if (name, place.topic, place.partition) == (agent, topic, partition) and place.offset >= from_offset
-        )
-
     def settled(self, transfers: int) -> bool:
         """Whether so many transfers came and everything that follows from them was decided."""
         return self._transfers >= transfers and not self.undecided() and self._emitted <= self._arrived

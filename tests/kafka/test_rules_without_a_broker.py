@@ -1,4 +1,4 @@
-"""The review's faults that are decided without a broker: each test fails without the rule it names.
+"""Rules that are decided without a broker: each test fails without the rule it names.
 
 The same rules are met on a real broker by the chaos runs; here the schedule is exact.
 """

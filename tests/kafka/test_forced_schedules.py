@@ -1,4 +1,4 @@
-"""Faults that a review found by experiment, each as a schedule that goes wrong without its rule.
+"""Schedules that go wrong without a rule of the engine, each forced on a real broker.
 
 The schedules are forced, not hoped for: a client of the test plays the zombie, the dead owner or the careless producer,
 with confluent-kafka alone; the worker under test is ``faust -A agents.counter worker``.
