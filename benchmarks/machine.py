@@ -56,7 +56,7 @@ def installed(package: str) -> str:
 
 
 def commit() -> str:
-    """Of the tree that is measured; ``+`` if files differ from it, "unknown" outside a repository."""
+    """Of the tree that runs; ``+`` if files other than documents differ from it, "unknown" outside a repository."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -64,7 +64,7 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "choreo", "benchmarks")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs", ":!*.md")
         return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"

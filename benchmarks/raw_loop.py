@@ -4,7 +4,7 @@
 
 What a good engineer would write by hand with confluent-kafka and fastavro: batch consume, Avro to a dict, state in a
 dict, one Avro output per event, one changelog row per changed account and transaction, offsets in the transaction. No
-types, no checks of values, no dead letters, no order across a retry, no restore: one process, killed or not. So it does
+types, no checks of values, no dead letters, no order across a retry. So it does
 less than choreo in every respect, on the same broker, with the same client library and client settings, except those
 that were tried and found better for it (``benchmarks/tune_raw.py`` prints the trials).
 
@@ -139,7 +139,7 @@ class RawLoop:
     def _commit(self, positions: dict[int, int]) -> None:
         source = self.settings.source
         # Without it the offsets' request races with those that add the partitions, is told CONCURRENT_TRANSACTIONS
-        # and backs off for 100 ms: p50 of a hop 150 ms instead of 10 (measured on 2.16.1).
+        # and backs off for 100 ms: p50 of a hop 150 ms instead of 15 (measured on 2.16.1).
         self.producer.flush(CALL_TIMEOUT_S)
         self.producer.send_offsets_to_transaction(
             [TopicPartition(source, number, offset) for number, offset in positions.items()],

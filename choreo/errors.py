@@ -69,7 +69,7 @@ CATALOGUE: Final[dict[str, str]] = {
     "CH0151": "An agent's constraints and its level of autonomy do not match.",
     "CH0152": "A plain Faust agent takes part, at Faust's weaker guarantee.",
     "CH0153": "A plain Faust agent has settings that only choreo's engine knows.",
-    "CH0154": "An agent writes no decision records: promise 7 is given up.",
+    "CH0154": "An agent writes no decision records: its steps cannot be explained afterwards.",
     "CH0155": "A react agent lacks its model, its prompt or its answer.",
     "CH0156": "A Python tool does not say which function it is.",
     "CH0157": "The file declares something that this version checks but does not run.",
@@ -89,9 +89,9 @@ CATALOGUE: Final[dict[str, str]] = {
     "CH0303": "A step failed, and trying again cannot help.",
     "CH0304": "A step kept failing until its retries were used up.",
     "CH0305": "A record is larger than its topic accepts.",
-    "CH0306": "This worker was replaced by a newer one with the same instance name.",
-    "CH0307": "The group's committed offsets are missing or behind what was committed before.",
-    "CH0308": "Input was deleted by retention before it was read.",
+    "CH0306": "This worker was replaced: by a newer one with its instance name, or by the heir of its partitions.",
+    "CH0307": "A partition cannot be restored: committed offsets are missing or wrong, or the topic was made again.",
+    "CH0308": "Input is gone before it was read: deleted by retention, or with its topic.",
     "CH0309": "An invariant of the engine was broken; this is a defect in choreo.",
     "CH0310": "A handler awaited something other than its context.",
     "CH0311": "A handler used a topic, table, timer or tool that the topology does not declare for its agent.",
@@ -175,7 +175,7 @@ class TopologyError(ChoreoError):
 
 
 class UndeclaredError(ChoreoError):
-    """Code used an edge, table, timer or tool that the topology does not declare (promise 5)."""
+    """Code used an edge, table, timer or tool that the topology does not declare."""
 
     default_code = "CH0311"
 
@@ -220,7 +220,7 @@ class HostError(ChoreoError):
 
 
 class Signal(BaseException):
-    """Base of what user code must not catch (style 11)."""
+    """Base of what user code must not catch."""
 
 
 class ParkSignal(Signal):

@@ -1,7 +1,7 @@
 """An agent's code bound to its topology and schemas: everything that is looked up once and used for every event.
 
 ``bind`` runs when the agent starts and refuses what can be seen to be wrong then. What only shows while handlers run
-(an emit, a table, a tool that is not declared) is refused on first use, with the line of YAML to add (promise 5).
+(an emit, a table, a tool that is not declared) is refused on first use, with the line of YAML to add.
 """
 
 from __future__ import annotations

@@ -230,6 +230,7 @@ class Context:
 
         Raises:
             UndeclaredError: CH0311, the agent doesn't declare such a reference table.
+            StepError: CH0206, the key is no text.
         """
         bindings = self._bindings
         use = bindings.references.get((cls, table)) or bindings.reference(cls, table)

@@ -1,4 +1,4 @@
-"""Decision records: what one step saw and did, so that it explains itself later (promise 7).
+"""Decision records: what one step saw and did, so that it explains itself later.
 
 Written in the step's own transaction, whatever the sampling of traces. ``audit: full`` keeps encoded rows and answers
 of tools, ``brief`` only says that there were some, ``off`` writes nothing.

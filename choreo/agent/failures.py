@@ -1,6 +1,6 @@
 """How a step tells that it failed, without catching everything itself.
 
-The one place that catches everything is ``choreo/runtime/classify.py`` (style 12); the runner gets it as ``Guard``.
+The one place that catches everything is ``choreo/runtime/classify.py``; the runner gets it as ``Guard``.
 """
 
 from __future__ import annotations

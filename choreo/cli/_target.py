@@ -80,7 +80,7 @@ class Target:
 
         Raises:
             TopologyError: CH0103, no such agent.
-            HostError: CH0807, it is a plain Faust agent.
+            HostError: CH0809, it is a plain Faust agent.
         """
         from choreo.runtime.site import declared
 

@@ -1,4 +1,4 @@
-"""Message keys: UTF-8 text that every language makes alike (DESIGN §3).
+"""Message keys: UTF-8 text that every language makes alike.
 
 A key of one field is its text: strings as they are, integers in decimal, UUIDs in lower case. A key of several fields
 is a compact JSON array. The text is also the entity's name everywhere: in rows, decisions, commands.

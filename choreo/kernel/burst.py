@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from choreo.kernel.partition import Partition
 
 BURST_BYTES_MAX: Final = 8 * 1024 * 1024
-"""What one transaction carries (DESIGN: commit). A single larger outcome goes alone."""
+"""What one transaction carries. A single larger outcome goes alone."""
 BURST_STEPS_MAX: Final = 10_000
 """Steps of one transaction; at 500 bytes a step the bytes above are reached first."""
 OFFSETS_MAX: Final = 100

@@ -54,7 +54,7 @@ Confluent's parallel-consumer loads a similar number; at 155 bytes a record it i
 BUFFERED_BYTES_MAX: Final = 32 * 1024 * 1024
 """The same in bytes, for large records."""
 PARKED_MAX: Final = 1_000
-"""Parked events of one entity; what comes after becomes a dead letter (DESIGN: parking)."""
+"""Parked events of one entity; what comes after becomes a dead letter."""
 SEEN_MAX: Final = 1_000
 """Dedupe entries of one entity; the oldest go first. A duplicate that arrives behind 1,000 others is not noticed."""
 RETRY_BACKOFF_MS_MAX: Final = 30_000

@@ -1,4 +1,4 @@
-"""What an exception from user code means. The one place that catches everything (style 12).
+"""What an exception from user code means. The one place that catches everything.
 
 Whatever a handler or a tool raises becomes a ``Failure``: permanent (a dead letter), worth another try, or parked. What
 is not the step's own doing passes through and ends the worker: a fenced worker, a broken invariant, memory

@@ -136,10 +136,10 @@ class EngineService(faust.Service):  # type: ignore[misc]  # Faust's stubs are n
         """The engine's thread ended with a failure; runs on the event loop."""
         if _is_fenced(failure):
             failure = EngineError(
-                f"another worker with the instance name {self.instance!r} has taken over",
+                f"another worker took over from {self.instance!r}",
                 code="CH0306",
                 where=self.site.group,
-                hint="give every worker its own CHOREO_INSTANCE; this one exits and its started steps run there",
+                hint="start it again; where workers replace each other in turn, give each its own CHOREO_INSTANCE",
                 fault="environment",
             )
         if isinstance(failure, ChoreoError):

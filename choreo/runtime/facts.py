@@ -1,4 +1,4 @@
-"""What the cluster says about the agent's topics, read once at the start of a session."""
+"""What the cluster says about the agent's topics: once at the start of a session, their ids ever after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""librdkafka settings of every client the runtime makes, spelled out (style 21)."""
+"""librdkafka settings of every client the runtime makes, spelled out."""
 
 from __future__ import annotations
 

@@ -638,7 +638,7 @@ class Session:
             self._stores[number][table].apply(writes, end, self._now_ms())
 
     def _not_committed(self, burst: Burst, ended: Ended) -> None:
-        """What becomes of a burst that did not commit: one rule for each way (DESIGN: commit)."""
+        """What becomes of a burst that did not commit: one rule for each way."""
         if ended.result is Result.FENCED:
             raise FencedSignal
         if ended.result is Result.REFUSED:

@@ -1,4 +1,4 @@
-"""Settings from the environment: one table says name, form, default and meaning of each (style 5).
+"""Settings from the environment: one table says name, form, default and meaning of each.
 
 docs/settings.md is generated from the same table. A value that cannot be used is refused with ``CH0806`` when the
 settings are read, never later and never silently replaced by the default.

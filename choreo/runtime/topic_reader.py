@@ -65,21 +65,6 @@ def read_topic(
         consumer.close()
 
 
-def read_record(
-    bootstrap: str, security: Mapping[str, str], topic: str, partition: int, offset: int
-) -> Delivery | None:
-    """The record at one place, None if there is none (never was, retention, compaction)."""
-    consumer = Consumer({**kafka_config.reader(bootstrap, security), "log_level": 0, "auto.offset.reset": "error"})
-    try:
-        consumer.assign([TopicPartition(topic, partition, offset)])
-        for message in consumer.consume(1, SILENCE_S_MAX):
-            if message.error() is None and message.offset() == offset:
-                return _delivery(message)
-        return None
-    finally:
-        consumer.close()
-
-
 def _partitions(consumer: Consumer, bootstrap: str, topic: str) -> list[int]:
     try:
         metadata = consumer.list_topics(topic, timeout=kafka_config.REQUEST_TIMEOUT_S)

@@ -43,7 +43,7 @@ class Ended(NamedTuple):
     error: KafkaError | None
 
 
-# One table decides (style 2). Codes that are not here are judged by librdkafka's own flags, see `judge`.
+# One table decides. Codes that are not here are judged by librdkafka's own flags, see `judge`.
 _REBALANCING: Final = {
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -129,7 +129,7 @@ def kafka_error(error: KafkaException | SystemError) -> KafkaError:
 
 
 class Transaction:
-    """Runs bursts on one producer. Lives in the engine thread.
+    """Runs bursts on one producer: begun in the engine thread, finished in the committer's, never both at once.
 
     Guarantee: after ``COMMITTED`` all records and offsets are visible to read_committed readers; after ``ABORTED`` and
     ``REBALANCING`` none ever will be.
@@ -145,7 +145,7 @@ class Transaction:
         self.ends: dict[tuple[str, int], int] = {}  # next changelog offset by (topic, partition), of this burst
 
     def note_delivery(self, error: KafkaError | None, message: Message) -> None:
-        """Delivery report: called from produce and flush, in this thread."""
+        """Delivery report: called from produce, poll and flush, in whichever thread does that."""
         if error is not None:
             self._note_error(error, message)
             return

@@ -312,11 +312,6 @@ class TopologyDriver:
         decoder = Decoder(cls._schema(), self.registry.schema_by_id)
         return [cls._from_avro(decoder.decode(data)) for name in carrying for data in self._unread(name)]
 
-    def read_values(self, topic: str) -> list[dict[str, Any]]:
-        """Events of a topic that were not read yet, as dictionaries of their fields."""
-        decoder = Decoder(self.schemas.by_name(self._topic(topic).schema), self.registry.schema_by_id)
-        return [decoder.decode(data) for data in self._unread(topic)]
-
     def emitted_values(self, topic: str) -> list[dict[str, Any]]:
         """All events so far that agents wrote to a topic, as dictionaries of their fields."""
         decoder = Decoder(self.schemas.by_name(self._topic(topic).schema), self.registry.schema_by_id)

@@ -49,7 +49,7 @@ class Run:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        print(f"seed {self.seed}, {self.target.describe()}")  # noqa: T201 - every seed is printed (style 23)
+        print(f"seed {self.seed}, {self.target.describe()}")  # noqa: T201 - every seed is printed
         self.follower = reader.Follower(self.target.bootstrap, self.target.output)
         self._stack.callback(self._stop_follower)
         self.feeder = Feeder(self.target.bootstrap, self._feed, seed=self.seed, name=self.target.name)

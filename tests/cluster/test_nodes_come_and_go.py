@@ -1,4 +1,4 @@
-"""Promise 1 on three brokers: whatever happens to one of them, and to two, nothing is lost and nothing comes twice.
+"""Exactly once on three brokers: whatever happens to one of them, and to two, nothing is lost and nothing comes twice.
 
 One run of the counting project under all faults, one after another; what is checked is read by clients that share no
 code with choreo. `make cluster` plays the same for as long as one likes, in any order.

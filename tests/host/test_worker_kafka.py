@@ -143,7 +143,7 @@ def test_two_workers_with_one_name_the_newer_wins(cluster: tuple[Project, str], 
             wait_for(lambda: older.process.poll() is not None, "the older worker to give way")
             assert older.process.returncode == 1, older.output()
             assert "CH0306" in older.output()
-            assert "another worker with the instance name 'same'" in older.output()
+            assert "another worker took over from 'same'" in older.output()
             wait_for(lambda: newer.get("/ready")[0] == 200, "the newer worker")
 
 

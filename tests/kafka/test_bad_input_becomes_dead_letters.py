@@ -1,4 +1,4 @@
-"""Promise 4 on real Kafka: whatever lies in the input, good events are answered and bad ones kept, each once."""
+"""Nothing is lost on real Kafka: whatever lies in the input, good events are answered and bad ones kept, each once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promise 1 where no protocol tells: every request of a commit's path, lost, unanswered, late or cut off.
+"""Exactly once where no protocol tells: every request of a commit's path, lost, unanswered, late or cut off.
 
 A worker goes through the proxy; input and check go past it. For each kind of request and each way it can go wrong: the
 fault happened, nothing was lost, nothing came twice, order and counts per key are right, and the worker went on by
