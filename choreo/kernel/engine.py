@@ -669,11 +669,6 @@ class Engine:
         return min(times, default=None)
 
     @property
-    def uncommitted(self) -> int:
-        """Finished steps that are in no committed transaction yet."""
-        return len(self._finished)
-
-    @property
     def settled(self) -> bool:
         """Nothing is in flight or uncommitted; delivered events may be left."""
         return not self._finished and not self._waits.lanes

@@ -37,8 +37,9 @@ class Merge(Generic[T]):
         """Nothing unread is left in this topic at the moment."""
         self._at_end[topic] = True
 
-    def buffered(self, topic: str) -> int:
-        return len(self._buffers[topic])
+    def pause(self) -> None:
+        """Nothing is read for a while: what comes meanwhile is unread, until an end is reached again."""
+        self._at_end = dict.fromkeys(self._buffers, False)
 
     @property
     def drained(self) -> bool:

@@ -100,6 +100,7 @@ class Partition:
         self._stores: Mapping[str, RowReader] = {}
         self._overlay: dict[tuple[str, str], tuple[bytes | None, int]] = {}
         self._bytes = 0
+        self._passed = 0  # inputs in the merge that the last owner finished
         self._held: dict[str, list[TimerRow]] = {}
         self._committed_lows: dict[str, int] = {}
         self._measured = (METADATA_CHARS_MAX, 0)  # length of the longest offset map, after so many changes
@@ -130,6 +131,7 @@ class Partition:
         """An input that the last owner finished: it only moves the event clock, in its turn."""
         if not self._inputs[delivery.topic].inbox:
             bare = delivery._replace(value=None, headers=())
+            self._passed += 1
             self._merge.add(delivery.topic, envelope.time_ms, _Item(bare, envelope, True))
 
     def reach_end(self, topic: str, offset: int) -> None:
@@ -150,6 +152,7 @@ class Partition:
         unfinished = self.unfinished
         if not unfinished:
             self._bytes = 0
+        unfinished += self._passed
         if self.throttled:
             self.throttled = (
                 unfinished > records_max // 2
@@ -162,6 +165,8 @@ class Partition:
                 or self._bytes > bytes_max
                 or (unfinished > 512 and self._metadata_chars() > METADATA_CHARS_MAX // 2)
             )
+            if self.throttled:
+                self._merge.pause()
 
     def _metadata_chars(self) -> int:
         """At most this long is the longest of its offset maps. Each change lengthens one by a run at most, so they are
@@ -204,7 +209,9 @@ class Partition:
                     return _fired(timer)
                 clock.move(delivery.topic, delivery.offset, Reached(time_ms, now_ms))
             self._next = None
-            if not finished:
+            if finished:
+                self._passed -= 1
+            else:
                 if self._rearmed:
                     self._let_rearmed_go()
                 return self._admit(delivery, envelope)
@@ -370,7 +377,7 @@ class Partition:
         self.committed_at_ms = now_ms
         for checkpoint in checkpoints:
             self._committed_lows[checkpoint.topic] = checkpoint.low
-            self.clock.forget(checkpoint.topic, checkpoint.low)
+            self.clock.forget(checkpoint.topic, checkpoint.low, self.progress[checkpoint.topic].unfinished_offsets)
 
     def settle(self, done: Done) -> None:
         """The store holds the rows of a committed step: the overlay is done with them, unless a later step wrote."""

@@ -92,6 +92,10 @@ class Progress:
         self.changes += len(merged) - before
         self._unfinished = OrderedDict(sorted(merged.items()))
 
+    def unfinished_offsets(self) -> Iterable[int]:
+        """Delivered and unfinished offsets, ascending."""
+        return self._unfinished.keys()
+
     def delivery_number(self, offset: int) -> int:
         return self._unfinished[offset]
 

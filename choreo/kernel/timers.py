@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from typing import Final
 
 from choreo.kernel.values import TimerRow
 
 Key = tuple[str, str]
+OUTDATED_MIN: Final = 64
+"""Replaced and cancelled entries that may lie in the heap however few timers are set."""
 
 
 class Timers:
@@ -34,7 +37,19 @@ class Timers:
             self._fired.add(row.timer_id)
         else:
             self._fired.discard(row.timer_id)
-            heapq.heappush(self.heap, (row.at_ms, row.entity, row.name, row.timer_id))
+            self._push(row)
+
+    def _push(self, row: TimerRow) -> None:
+        """Keeps outdated entries fewer than the timers that are set: an entity may set one anew with every event."""
+        heapq.heappush(self.heap, (row.at_ms, row.entity, row.name, row.timer_id))
+        if len(self.heap) > 2 * len(self._rows) + OUTDATED_MIN:
+            fired = self._fired
+            self.heap[:] = [
+                (one.at_ms, one.entity, one.name, one.timer_id)
+                for one in self._rows.values()
+                if one.timer_id not in fired
+            ]
+            heapq.heapify(self.heap)
 
     def cancel(self, entity: str, name: str) -> bool:
         """False if no such timer was set."""
@@ -70,4 +85,4 @@ class Timers:
         """A handed-out timer could not run now: it becomes due again."""
         if self.is_set(row):
             self._fired.discard(row.timer_id)
-            heapq.heappush(self.heap, (row.at_ms, row.entity, row.name, row.timer_id))
+            self._push(row)

@@ -16,13 +16,21 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from choreo.errors import ChoreoError, EngineError
 from choreo.runtime.facts import unreachable
 from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, Settings
+from choreo.runtime.transaction import kafka_error
 
 AGAIN_S: Final = 0.1
 """Between two attempts, while a broker is behind, the group rebalances or its coordinator moves."""
 KEY: Final = b"\0barrier"
 """State topics are compacted and want keys. No entity has this one, and no reader sees the record."""
+_DENIED: Final = {
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+}
+
 Commit = Callable[[list[TopicPartition]], object]
 """Has offsets committed as the member of the group that this worker is, soon, and waits for no answer."""
 
@@ -64,6 +72,7 @@ def written_ends(
 
     Raises:
         HostError: CH0801, not everything was acknowledged.
+        EngineError: CH0805, an ACL is missing.
     """
     ends: dict[tuple[str, int], int] = {}
     refused: list[KafkaError] = []
@@ -90,8 +99,17 @@ def written_ends(
                     producer.poll(AGAIN_S)  # bounded by message.timeout.ms: each message leaves the queue by then
         left = producer.flush(max(0.0, deadline - time.monotonic()))
         producer.abort_transaction(REQUEST_TIMEOUT_S)
-    except KafkaException as error:
-        raise unreachable(error.args[0], bootstrap) from error
-    if left or refused or len(ends) != len(set(places)):
-        raise unreachable(refused[0] if refused else "records were not acknowledged in time", bootstrap)
+    except (KafkaException, SystemError) as error:
+        raise _failed(kafka_error(error), bootstrap) from error
+    if refused:
+        raise _failed(refused[0], bootstrap)
+    if left or len(ends) != len(set(places)):
+        raise unreachable("records were not acknowledged in time", bootstrap)
     return ends
+
+
+def _failed(error: KafkaError, bootstrap: str) -> ChoreoError:
+    if error.code() in _DENIED:
+        hint = "allow the agent's transactional ids, `…:restore` among them, and writing to its state topics"
+        return EngineError(error.str(), code="CH0805", fault="environment", hint=hint)
+    return unreachable(error, bootstrap)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from choreo.runtime.kafka_config import admin
@@ -77,6 +78,8 @@ class GroupLook:
         self._client = client
         if not found:
             return Group(NO_GROUP, ())
+        if found[0].error is not None:
+            raise KafkaException(found[0].error)
         state = _STATES.get(found[0].state, found[0].state)
         return Group(state, tuple(Member(one.id, _instance(one.id), one.assignment) for one in found[0].members))
 

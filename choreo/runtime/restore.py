@@ -66,7 +66,7 @@ class Store(Protocol):
     """Committed rows of one table and partition."""
 
     def get(self, entity: str, /) -> bytes | None: ...
-    def apply(self, writes: Any, next_offset: int | None, at_ms: int) -> None: ...
+    def apply(self, writes: Any, next_offset: int | None, at_ms: int | None) -> None: ...
     def position(self) -> int | None: ...
     def close(self) -> None: ...
 
@@ -279,7 +279,7 @@ class Restorer:
                 elif not fenced:
                     fenced = self._end_transactions(owners)
                 if time.monotonic() - started > RESTORE_TIMEOUT_S:
-                    raise EngineError("the group's offsets did not become stable", code="CH0307", fault="environment")
+                    raise HostError("the group's offsets do not become stable", code="CH0801")
             return None
         finally:
             client.close()
@@ -321,6 +321,9 @@ class Restorer:
             _log.warning("the group %s does not say who is in it: %s", self._config.group, error.args[0].str())
             return False
         live = {names.owner(self._config.group, member.instance) for member in members}
+        if self._config.owner not in live:  # this worker is a member: whoever answers does not know the group
+            _log.warning("the group %s is said to be without this worker", self._config.group)
+            return False
         for owner in owners - {"", self._config.owner} - live:
             producer = Producer(
                 transactional_producer(
@@ -421,7 +424,7 @@ class Restorer:
                             {owner for number in blocked for owner in owners.get(number, ())}
                         )
                     if quiet_s > RESTORE_TIMEOUT_S:
-                        raise EngineError("a restore made no progress", code="CH0307", fault="environment")
+                        raise HostError("a restore makes no progress", code="CH0801")
                     continue
                 batches: dict[tuple[str, int], list[Any]] = {}
                 for message in (first, *consumer.consume(READ_BATCH, 0)):
@@ -433,6 +436,9 @@ class Restorer:
                         building = buildings[key[1]]
                         if message.offset() >= ends[key] and key[0] in building.pending:
                             self._take(building, table_of, key[0], batches.pop(key, []))
+                            if key[0] in table_of:
+                                store = building.stores[table_of[key[0]]]
+                                store.apply((), message.offset(), self._now_ms())
                             building.pending.discard(key[0])
                             # what a partition writes that runs already must not hide that another is held up
                             consumer.pause([TopicPartition(*key)])
@@ -487,7 +493,7 @@ class Restorer:
         table = table_of.get(topic)
         records = self._records
         if table is not None:
-            building.stores[table].apply(records.packed_rows(messages), messages[-1].offset() + 1, self._now_ms())
+            building.stores[table].apply(records.packed_rows(messages), messages[-1].offset() + 1, None)
         elif topic == self._config.journal:
             for message in messages:
                 entry = records.journal_entry(message.key(), message.value())

@@ -161,18 +161,16 @@ class Session:
         self.stopped: dict[int, ChoreoError] = {}  # partitions that may not start, and why
         self.joined = False
         self._producer, self._transaction = self._make_producer()
-        self._consumer = Consumer(
-            group_consumer(
-                config.bootstrap,
-                self._security,
-                group=config.group,
-                instance=config.instance,
-                session_timeout_ms=config.session_timeout_ms,
-            )
+        settings = group_consumer(
+            config.bootstrap,
+            self._security,
+            group=config.group,
+            instance=config.instance,
+            session_timeout_ms=config.session_timeout_ms,
         )
-        self._marks: deque[list[TopicPartition]] = deque(
-            maxlen=1
-        )  # for the engine thread to commit; a newer one is enough
+        self._consumer = Consumer({**settings, "on_commit": self._mark_left})
+        self._marks: deque[list[TopicPartition]] = deque(maxlen=1)  # to be committed here; a newer one is enough
+        self._marking = False  # one is on its way
         self._restorer = self._make_restorer()
         self._committer: Committer[Ended] = Committer("choreo-committer")
         self._references.start()
@@ -301,7 +299,7 @@ class Session:
             return
         for topic in self._topic_watch.gone(self._now_ms()):
             self._stop_partitions_of(topic)
-        missing = frozenset() if self.stopped else self._unowned.found(self._now_ms())
+        missing = self._unowned.found(self._now_ms())
         if missing:  # leaving and joining makes the group share them out
             _log.warning("partitions %s of %s belong to nobody: joining again", sorted(missing), self._config.group)
             self._consumer.unsubscribe()
@@ -385,8 +383,15 @@ class Session:
 
     def _leave_mark(self) -> None:
         """Commits what a restore wants to read back. Its thread cannot: a poll under way keeps other threads out."""
-        if self._marks:
+        if self._marks and not self._marking:
+            self._marking = True  # one at a time: a rebalance waits for all commits that have no answer yet
             self._consumer.commit(offsets=self._marks.popleft(), asynchronous=True)
+
+    def _mark_left(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        """The answer. A mark that was refused is missing where the restore looks for it."""
+        self._marking = False
+        if error is not None:
+            _log.info("the group %s took no mark: %s", self._config.group, error.str())
 
     def _require_group(self) -> None:
         """Starts over when the group does not answer: the request may be lost."""
@@ -451,6 +456,7 @@ class Session:
                 "the log still holds (`start: earliest`) or with what comes (`start: latest`)",
             )
             _log.error("%s", self.stopped[number])
+            self._forget({number})
             return
         if code in _TOPIC_GONE and topic is not None and self._is_gone(topic):
             self._stop_partitions_of(topic)
@@ -599,14 +605,14 @@ class Session:
         burst = self._under_way
         if burst is None:
             return False
+        self._under_way = None  # whatever is raised here: nobody waits for this burst again
         while (ended := self._committer.result(COMMIT_LOOK_S if wait_s is None else wait_s)) is None:
             if self._transaction.overdue:
-                self._under_way = None
                 self._hung = True
                 raise UnknownOutcome("commit: a call to Kafka's client does not return")
             if wait_s is not None:
+                self._under_way = burst
                 return False
-        self._under_way = None
         if ended.result is not Result.COMMITTED:
             self._not_committed(burst, ended)
             return False
@@ -648,6 +654,8 @@ class Session:
             raise UnknownOutcome(f"commit: {ended.error}")
         self.engine.put_back(burst)
         if ended.result is Result.REBALANCING:
+            if self._transaction.worn:
+                self._renew_producer()
             self._outside_since_ms = self._outside_since_ms or self._now_ms()
             self._commit_after_ms = self._now_ms() + REBALANCE_PAUSE_MS
             return

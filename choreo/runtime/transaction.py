@@ -310,7 +310,7 @@ class Transaction:
     def _reason(self, gave_up: KafkaError) -> Ended:
         """Why the client gave up. Not fenced means unknown: its memory of the transaction is gone."""
         try:
-            self._producer.abort_transaction(CALL_TIMEOUT_S)
+            self._repeat(lambda: self._producer.abort_transaction(CALL_TIMEOUT_S))
         except (KafkaException, SystemError) as error:
             reason = kafka_error(error)
             return Ended(Result.FENCED if judge(reason) is Result.FENCED else Result.UNKNOWN, reason)

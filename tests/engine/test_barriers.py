@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from choreo.errors import HostError
+from choreo.errors import EngineError, HostError
 from choreo.runtime import kafka_config
 from choreo.runtime.barrier import KEY, Mark, written_ends
 from choreo.testing.broker import RunningBroker
@@ -83,6 +83,26 @@ def test_ends_are_what_follows_the_acknowledged_records() -> None:
 def test_a_record_without_acknowledgement_ends_the_session(writer: Writer) -> None:
     with pytest.raises(HostError) as caught:
         written_ends({}, "b", [("t", 0), ("t", 1)], lambda _: writer)
+    assert caught.value.code == "CH0801"
+
+
+def test_a_missing_acl_says_so() -> None:
+    class Denied(Writer):
+        def init_transactions(self, timeout_s: float) -> None:
+            raise KafkaException(KafkaError(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED))
+
+    with pytest.raises(EngineError) as caught:
+        written_ends({}, "b", [("t", 0)], lambda _: Denied(1))
+    assert caught.value.code == "CH0805"
+
+
+def test_an_exception_that_a_delivery_report_covered_is_found() -> None:
+    class Covered(Writer):
+        def flush(self, timeout_s: float) -> int:
+            raise SystemError("a report ran") from KafkaException(KafkaError(KafkaError._FENCED))
+
+    with pytest.raises(HostError) as caught:
+        written_ends({}, "b", [("t", 0)], lambda _: Covered(1))
     assert caught.value.code == "CH0801"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -12,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from choreo.errors import HostError
 from choreo.kernel.envelope import row_provenance
 from choreo.kernel.packed import pack, unpack
-from choreo.runtime import restore
+from choreo.runtime import group_look, restore
 from choreo.runtime.barrier import Mark
 from choreo.runtime.facts import ClusterFacts
 from choreo.runtime.group_look import Group, Member
@@ -209,3 +210,21 @@ def test_only_owners_that_the_group_does_not_know_are_fenced_and_not_before_it_s
     assert Fencing.fenced == []
     assert restorer._end_transactions(owners) is True
     assert Fencing.fenced == ["g.w1"]
+
+
+def test_a_group_that_does_not_know_this_worker_says_nothing_about_others(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "Producer", Fencing)
+    monkeypatch.setattr(Fencing, "fenced", [])
+    monkeypatch.setattr(restorer, "_groups", Groups())
+    assert restorer._end_transactions({"g.w1"}) is False
+    assert Fencing.fenced == []
+
+
+def test_an_error_about_a_group_is_no_group_without_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = KafkaError(KafkaError.NOT_COORDINATOR)
+    client = SimpleNamespace(list_groups=lambda group, timeout_s: [SimpleNamespace(error=error, state="", members=[])])
+    monkeypatch.setattr(group_look, "AdminClient", lambda settings: client)
+    with pytest.raises(KafkaException):
+        group_look.GroupLook("127.0.0.1:1", {}).look("g", 1.0)

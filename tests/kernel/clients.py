@@ -123,6 +123,9 @@ class MemoryConsumer:
         self._leaving = False
         self._fetched: deque[Message] = deque()
         self._ended: dict[Place, int] = {}
+        self._on_commit: Callable[[KafkaError | None, list[TopicPartition]], None] = settings.get(
+            "on_commit", lambda error, places: None
+        )
 
     # -- group ---------------------------------------------------------------------------------------------------------
 
@@ -161,13 +164,16 @@ class MemoryConsumer:
         assert asynchronous
         with self.process.point("restore marks"):
             self.process.switch()
+            error = None
             if self.world.strikes("coordinator moves", 0.1):
-                return
-            if self.member is None or not self.world.group.knows(self.member):
-                return
-            for one in offsets:
-                place = (GROUP, one.topic, one.partition)
-                self.world.bus._offsets[place] = Committed(one.offset, one.metadata or "")
+                error = KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, "loading")
+            elif self.member is None or not self.world.group.knows(self.member):
+                error = KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "unknown")
+            else:
+                for one in offsets:
+                    place = (GROUP, one.topic, one.partition)
+                    self.world.bus._offsets[place] = Committed(one.offset, one.metadata or "")
+            self._on_commit(error, offsets)
 
     def _committed(self, one: TopicPartition, known: Mapping[tuple[str, str, int], Committed]) -> SimpleNamespace:
         committed = known.get((GROUP, one.topic, one.partition))
@@ -307,7 +313,9 @@ class MemoryConsumer:
 
     def resume(self, places: list[TopicPartition]) -> None:
         with self.process.point("resume fetch"):
-            self.paused -= {(one.topic, one.partition) for one in places}
+            for one in places:
+                self.paused.discard((one.topic, one.partition))
+                self._ended.pop((one.topic, one.partition), None)  # as librdkafka, which says so anew (measured)
 
     # -- records -------------------------------------------------------------------------------------------------------
 
@@ -734,7 +742,7 @@ class MemoryAdmin:
                 for instance, (member, numbers) in known.assigned().items()
             ]
             state = "Stable" if known.stable and members else "Empty" if not members else "PreparingRebalance"
-            return [SimpleNamespace(state=state, members=members)]
+            return [SimpleNamespace(state=state, members=members, error=None)]
 
     def list_topics(self, *, timeout: float) -> SimpleNamespace:
         return SimpleNamespace(topics=dict(self.world.bus.topics))

@@ -78,3 +78,31 @@ def test_a_timer_that_sets_itself_again_at_once_does_not_starve_the_inputs() -> 
             again = trigger.timer._replace(timer_id=f"again{number}")
             partition.apply(Done(partition, trigger, Outcome(timers=[again]), number), trigger, None)
     assert kinds[:7] == ["timer", "event", "timer", "event", "timer", "event", "timer"]
+
+
+def test_wall_time_does_not_count_while_nothing_is_read() -> None:
+    """What comes meanwhile may be older than the timer: the event that cancels it."""
+    partition = ready([timer(NOW_MS + 1_000)])
+    for offset in range(3):
+        arrive(partition, offset, NOW_MS)
+    partition.reach_end("in", 3)
+    for _ in range(3):
+        assert partition.next_trigger(NOW_MS) is not None
+    partition.throttle(2, 10**6)
+    assert partition.throttled
+    assert partition.next_trigger(NOW_MS + 2_000) is None
+    partition.reach_end("in", 3)
+    fired = partition.next_trigger(NOW_MS + 2_000)
+    assert fired is not None
+    assert fired.kind == "timer"
+
+
+def test_inputs_that_the_last_owner_finished_count_while_they_wait_for_their_turn() -> None:
+    partition = ready([])
+    for offset in range(3):
+        partition.pass_by(Delivery("in", 0, offset, NOW_MS, b"k", b"", ()), envelope(NOW_MS))
+    partition.throttle(2, 10**6)
+    assert partition.throttled
+    assert partition.next_trigger(NOW_MS) is None
+    partition.throttle(2, 10**6)
+    assert not partition.throttled

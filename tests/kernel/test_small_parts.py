@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from choreo.kernel import event_clock
 from choreo.kernel.event_clock import EventClock, Reached
 from choreo.kernel.merge import Merge
 from choreo.kernel.packed import ID_BYTES_MAX, pack, unpack
-from choreo.kernel.timers import Timers
+from choreo.kernel.timers import OUTDATED_MIN, Timers
 from choreo.kernel.validate import BATCH_OVERHEAD_BYTES, first_violation, record_bytes
 from choreo.kernel.values import Envelope, Outcome, OutRecord, RowWrite, TimerRow, TopicFacts
 
@@ -180,8 +181,8 @@ def test_the_clock_stood_elsewhere_before_an_unfinished_input() -> None:
     assert clock.before({"a": 1, "b": 1}) == Reached(20, 3)
     assert clock.before({"a": 3, "b": 0}) == Reached(10, 2)
     assert clock.before({"a": 0, "b": 1}) == Reached(5, 1)
-    clock.forget("a", 1)
-    clock.forget("c", 9)
+    clock.forget("a", 1, lambda: [2])
+    clock.forget("c", 9, lambda: [])
     assert clock.before({"a": 1, "b": 0}) == Reached(10, 2)
 
 
@@ -278,6 +279,37 @@ def test_the_clock_before_an_input_is_the_highest_time_of_those_before_it(
     for offset, time_ms in enumerate(times):
         if time_ms > clock.now.event_time_ms:
             clock.move("a", offset, Reached(time_ms, time_ms))
-    low = data.draw(st.integers(0, len(times)))
-    clock.forget("a", data.draw(st.integers(0, low)))
-    assert clock.before({"a": low}).event_time_ms == max(times[:low], default=-1)
+    lows = data.draw(st.lists(st.integers(0, len(times)), min_size=1).map(sorted))  # of what may be unfinished
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_clock, "MOVERS_MIN", data.draw(st.integers(0, 40)))
+        clock.forget("a", lows[0], lambda: lows)
+    for low in lows:
+        assert clock.before({"a": low}).event_time_ms == max(times[:low], default=-1)
+
+
+def test_one_slow_input_does_not_make_the_clock_remember_all_that_follow() -> None:
+    clock = EventClock(Reached(-1, 0))
+    for offset in range(1, 20 * event_clock.MOVERS_MIN):
+        clock.move("a", offset, Reached(offset, 0))
+        if offset % 100 == 0:
+            clock.forget("a", 0, lambda: [0])
+    assert len(clock._movers["a"]) <= event_clock.MOVERS_MIN + 100
+    assert clock.before({"a": 0}) == Reached(-1, 0)
+
+
+def test_timers_set_anew_with_every_event_leave_nothing_behind() -> None:
+    timers = Timers()
+    for number in range(10_000):
+        timers.set(TimerRow("e", "idle", number, str(number), ORIGIN))
+        timers.set(TimerRow("f", "idle", number, f"f{number}", ORIGIN), held=True)
+    assert len(timers.heap) <= 2 * len(timers) + OUTDATED_MIN
+    assert timers.next_at_ms() == 9_999
+
+
+def test_what_comes_while_nothing_is_read_is_unread() -> None:
+    merge: Merge[int] = Merge("a", 10)
+    merge.reach_end("a")
+    merge.pause()
+    assert not merge.drained
+    merge.reach_end("a")
+    assert merge.drained

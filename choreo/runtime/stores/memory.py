@@ -14,7 +14,7 @@ class MemoryStore:
     def get(self, entity: str, /) -> bytes | None:
         return self._rows.get(entity)
 
-    def apply(self, writes: Iterable[tuple[str, bytes | None]], next_offset: int | None, at_ms: int) -> None:
+    def apply(self, writes: Iterable[tuple[str, bytes | None]], next_offset: int | None, at_ms: int | None) -> None:
         """Takes committed rows (None deletes). Changelog offset and time are of no use here."""
         rows = self._rows
         for entity, packed in writes:

@@ -55,6 +55,7 @@ class RocksStore:
                 self._wipe()
                 position = None
         self._position: int | None = None if position is None else position["offset"]
+        self._complete_at_ms = now_ms if position is None else position["at_ms"]
         if position is None and next(iter(self._db.keys()), None) is not None:
             self._wipe()  # rows without a position: cannot be trusted
 
@@ -99,8 +100,15 @@ class RocksStore:
         value = self._db.get(_ROW + entity.encode())
         return None if value is None else bytes(value)
 
-    def apply(self, writes: Iterable[tuple[str, bytes | None]], next_offset: int | None, at_ms: int) -> None:
-        """Takes committed rows (None deletes) and the changelog offset behind the last of them, atomically."""
+    def apply(self, writes: Iterable[tuple[str, bytes | None]], next_offset: int | None, at_ms: int | None) -> None:
+        """Takes committed rows (None deletes) and the changelog offset behind the last of them, atomically.
+
+        Args:
+            writes: entities and packed rows.
+            next_offset: of the changelog.
+            at_ms: when this was all there was; None: more may follow. A store is as old as the last time it had
+                everything, because of the tombstones it may have missed since.
+        """
         batch = WriteBatch(raw_mode=True)
         for entity, packed in writes:
             if packed is None:
@@ -110,7 +118,9 @@ class RocksStore:
         if next_offset is not None:
             self._position = max(next_offset, self._position or 0)
         if self._position is not None:
-            position = _Position(topic_id=self._topic_id, offset=self._position, at_ms=at_ms)
+            if at_ms is not None:
+                self._complete_at_ms = at_ms
+            position = _Position(topic_id=self._topic_id, offset=self._position, at_ms=self._complete_at_ms)
             batch.put(_META, json.dumps(position).encode())
         self._db.write(batch)
 
