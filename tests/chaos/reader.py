@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter, deque
@@ -26,6 +27,8 @@ from tests.chaos.wire import Wire, builtin
 # Brokers that restart, transactions that hang until their timeout: a reader is patient, a test has its own limit.
 READ_TIMEOUT_S = 60.0
 ERRORS_KEPT = 20
+SILENT_S = 15.0
+"""After so long without a word a follower reads on with a new client. One was seen to stand still for ever."""
 
 
 class Found(NamedTuple):
@@ -87,9 +90,10 @@ def committed_offsets(client: AdminClient, group: str) -> dict[tuple[str, int], 
     }
 
 
-def _consumer(bootstrap: str, isolation: str) -> Consumer:
+def _consumer(bootstrap: str, isolation: str, **more: object) -> Consumer:
     return Consumer(
         {
+            **more,
             "bootstrap.servers": bootstrap,
             "group.id": "never-joined",
             "enable.auto.commit": False,
@@ -152,11 +156,11 @@ class Follower:
     def __init__(self, bootstrap: str, *topics: str) -> None:
         self.found: list[Found] = []
         self._topic = ", ".join(topics)
-        self._consumer = _consumer(bootstrap, "read_committed")
         client = admin(bootstrap)
-        self._consumer.assign(
-            [TopicPartition(topic, partition, 0) for topic in topics for partition in partitions_of(client, topic)]
-        )
+        self._next = {(topic, partition): 0 for topic in topics for partition in partitions_of(client, topic)}
+        self._bootstrap = bootstrap
+        self._statistics = "{}"  # the client's own, as it wrote them last
+        self._consumer = self._new_consumer()
         self._stop = threading.Event()
         self._failure: KafkaException | None = None
         self.errors: deque[str] = deque(maxlen=ERRORS_KEPT)  # the latest that it got over
@@ -224,10 +228,36 @@ class Follower:
             raise self._failure
         assert self._thread.is_alive() or self._stop.is_set(), f"the follower of {self._topic} ended"
 
+    def _new_consumer(self) -> Consumer:
+        def note(statistics: str) -> None:
+            self._statistics = statistics
+
+        consumer = _consumer(self._bootstrap, "read_committed", **{"statistics.interval.ms": 5_000, "stats_cb": note})
+        consumer.assign([TopicPartition(*place, offset) for place, offset in self._next.items()])
+        return consumer
+
+    def _states(self) -> str:
+        """What the client says of its partitions: state of fetching, next offset, last stable offset."""
+        topics = json.loads(self._statistics).get("topics", {})
+        return ", ".join(
+            f"{topic}/{number} {one['fetch_state']} {one['next_offset']} of {one['ls_offset']}"
+            for topic, found in topics.items()
+            for number, one in found["partitions"].items()
+            if number != "-1"
+        )
+
     def _run(self) -> None:
+        heard = time.monotonic()
         while not self._stop.is_set():
             batch = []
-            for message in self._consumer.consume(500, 0.1):
+            messages = self._consumer.consume(500, 0.1)
+            if messages:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > SILENT_S:
+                self.errors.append(f"silent for {SILENT_S:.0f} s, on with a new client; the old one: {self._states()}")
+                self._consumer.close()
+                self._consumer, heard = self._new_consumer(), time.monotonic()
+            for message in messages:
                 error = message.error()
                 if error is None:
                     batch.append(_found(message))
@@ -237,6 +267,7 @@ class Follower:
                 elif error.code() != KafkaError._PARTITION_EOF:
                     self.errors.append(f"{message.topic()}/{message.partition()}: {error}")
             if batch:
+                self._next.update({(one.topic, one.partition): one.offset + 1 for one in batch})
                 with self._grew:
                     self.found += batch
                     self._grew.notify_all()
