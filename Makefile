@@ -41,7 +41,8 @@ fast: $(INSTALLED) ## The tests that need no broker
 check: lint fast ## Linters and fast tests (at most 90 s)
 
 test: lint ## Everything, on a real Kafka
-	@$(BIN)/pytest --durations=15
+	@$(BIN)/pytest -m sim -n 2
+	@$(BIN)/pytest -m "not sim" --durations=15
 
 fuzz: $(INSTALLED) ## Hostile input for every reader (TARGET="avro keys" RUNS=20000 MINUTES= SEED=1 RESUME=1 CASE=file)
 	@$(BIN)/python -m tests.fuzz $(if $(TARGET),--target "$(TARGET)") $(if $(RUNS),--runs $(RUNS)) \
