@@ -36,7 +36,7 @@ lint: $(INSTALLED) ## Ruff, mypy --strict, import layers
 	@$(BIN)/lint-imports --no-logo
 
 fast: $(INSTALLED) ## The tests that need no broker
-	@$(BIN)/pytest -m "$(FAST)"
+	@$(BIN)/pytest -m "$(FAST)" -n 2
 
 check: lint fast ## Linters and fast tests (at most 90 s)
 
