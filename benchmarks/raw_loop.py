@@ -4,9 +4,9 @@
 
 What a good engineer would write by hand with confluent-kafka and fastavro: batch consume, Avro to a dict, state in a
 dict, one Avro output per event, one changelog row per changed account and transaction, offsets in the transaction. No
-types, no checks of values, no dead letters, no order across a retry. So it does
-less than choreo in every respect, on the same broker, with the same client library and client settings, except those
-that were tried and found better for it (``benchmarks/tune_raw.py`` prints the trials).
+types, no checks of values, no dead letters, no order across a retry. So it does less than choreo in every respect, on
+the same broker, with the same client library and client settings, except those that were tried and found better for it
+(``benchmarks/tune_raw.py`` prints the trials).
 
 ``headers: all`` writes and reads every header that choreo does, which shows what the wire format alone costs.
 """

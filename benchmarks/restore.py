@@ -127,9 +127,8 @@ def restorer(job: Job) -> Restorer:
         state_dir=Path(job.state_dir),
         facts=facts,
     )
-    outsider = Consumer(
-        {**kafka_config.reader(job.bootstrap, {}), "group.id": config.group}
-    )  # the group has no members
+    # The group has no members, so anybody may commit.
+    outsider = Consumer({**kafka_config.reader(job.bootstrap, {}), "group.id": config.group})
     return Restorer(
         config,
         InternalRecords(),

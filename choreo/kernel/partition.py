@@ -211,10 +211,10 @@ class Partition:
             self._next = None
             if finished:
                 self._passed -= 1
-            else:
-                if self._rearmed:
-                    self._let_rearmed_go()
-                return self._admit(delivery, envelope)
+                continue
+            if self._rearmed:
+                self._let_rearmed_go()
+            return self._admit(delivery, envelope)
         if self._rearmed:
             self._let_rearmed_go()
         if timers.heap and (timer := timers.due(self.clock_ms(now_ms))) is not None:

@@ -44,6 +44,11 @@ class Snapshot(NamedTuple):
     low: int
     done: Ranges
 
+    @property
+    def top(self) -> int:
+        """The offset after the last one that is finished."""
+        return self.done[-1][1] if self.done else self.low
+
 
 class Progress:
     """Finished offsets of one input partition, from where the last owner left it."""

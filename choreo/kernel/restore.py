@@ -75,10 +75,9 @@ def starting_point(
             fault="environment",
             hint="somebody moved the group back; events would be handled twice. Run `choreo agent reset` if meant",
         )
-    top = committed.done[-1][1] if committed.done else committed.low
-    if top > ends.end:
+    if committed.top > ends.end:
         raise EngineError(
-            f"the group has finished up to offset {top}, but the log ends at {ends.end}",
+            f"the group has finished up to offset {committed.top}, but the log ends at {ends.end}",
             code="CH0307",
             where=where,
             fault="environment",

@@ -17,9 +17,10 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from choreo.errors import ChoreoError, EngineError
+from choreo.kernel.values import OutRecord
 from choreo.runtime.facts import unreachable
 from choreo.runtime.kafka_config import REQUEST_TIMEOUT_S, Settings
-from choreo.runtime.transaction import kafka_error
+from choreo.runtime.transaction import kafka_error, produce
 
 AGAIN_S: Final = 0.1
 """Between two attempts, while a broker is behind, the group rebalances or its coordinator moves."""
@@ -90,13 +91,7 @@ def written_ends(
     try:
         producer.init_transactions(REQUEST_TIMEOUT_S)
         producer.begin_transaction()
-        for topic, number in places:
-            while True:
-                try:
-                    producer.produce(topic, None, KEY, number, note)
-                    break
-                except BufferError:
-                    producer.poll(AGAIN_S)  # bounded by message.timeout.ms: each message leaves the queue by then
+        produce(producer, [OutRecord(topic, number, KEY, None, ()) for topic, number in places], note)
         left = producer.flush(max(0.0, deadline - time.monotonic()))
         producer.abort_transaction(REQUEST_TIMEOUT_S)
     except (KafkaException, SystemError) as error:

@@ -85,9 +85,14 @@ def reader(bootstrap: str, security: Mapping[str, str], *, read_committed: bool 
 
 
 def transactional_producer(
-    bootstrap: str, security: Mapping[str, str], *, transactional_id: str, batch_bytes: int, message_bytes_max: int
+    bootstrap: str,
+    security: Mapping[str, str],
+    *,
+    transactional_id: str,
+    batch_bytes: int = 16_384,
+    message_bytes_max: int = 1_000_000,
 ) -> Settings:
-    """The engine's producer.
+    """The engine's producer; what is not said is for one that writes next to nothing.
 
     ``batch.size`` stays at or below the smallest ``max.message.bytes`` of its topics: Kafka's limit is on the batch,
     and small records together would be refused where each alone passes.

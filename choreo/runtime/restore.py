@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -187,18 +188,19 @@ class Restorer:
     def _restore(self, ticket: int, numbers: tuple[int, ...]) -> None:
         if not self._is_wanted(ticket):
             return
+        is_wanted = partial(self._is_wanted, ticket)
         known = self._committed(ticket, numbers)
         if known is None:
             return
         committed, owners = known
         buildings = {number: _Building(number) for number in numbers}
-        state_ends = self._state_ends(numbers, lambda: self._is_wanted(ticket))
+        state_ends = self._state_ends(numbers, is_wanted)
         if state_ends is None:
             return
         ends = {**state_ends, **self._input_ends(numbers, committed)}
         log_starts = self._log_starts(numbers)
         while not self._references_ready(0.2):
-            if not self._is_wanted(ticket):
+            if not is_wanted():
                 return
         left = dict(buildings)  # not handed over yet
 
@@ -216,7 +218,7 @@ class Restorer:
             self.progress.pop(building.number, None)
 
         try:
-            self._read(buildings, ends, owners, finish, lambda: self._is_wanted(ticket))
+            self._read(buildings, ends, owners, finish, is_wanted)
         finally:
             for building in left.values():  # stopped, or an error on the way
                 _close(building.stores)
@@ -231,7 +233,7 @@ class Restorer:
         wanted = [TopicPartition(topic, number) for topic in self._config.inputs for number in numbers]
         places = [TopicPartition(self._config.journal, number) for number in numbers]
         mark = Mark(places, f"{self._config.owner} {ticket} {self._now_ms()}")
-        found = self._stable_offsets(wanted, mark, lambda: self._is_wanted(ticket))
+        found = self._stable_offsets(wanted, mark, partial(self._is_wanted, ticket))
         if found is None:
             return None
         committed: dict[tuple[str, int], Snapshot | EngineError | None] = {}
@@ -326,13 +328,7 @@ class Restorer:
             return False
         for owner in owners - {"", self._config.owner} - live:
             producer = Producer(
-                transactional_producer(
-                    self._config.bootstrap,
-                    self._config.security,
-                    transactional_id=owner,
-                    batch_bytes=16_384,
-                    message_bytes_max=1_000_000,
-                )
+                transactional_producer(self._config.bootstrap, self._config.security, transactional_id=owner)
             )
             try:
                 producer.init_transactions(REQUEST_TIMEOUT_S)
@@ -350,13 +346,7 @@ class Restorer:
     def _state_ends(self, numbers: tuple[int, ...], is_wanted: Callable[[], bool]) -> dict[tuple[str, int], int] | None:
         """Where state topics end; None: the restore is given up."""
         config = self._config
-        settings = transactional_producer(
-            config.bootstrap,
-            config.security,
-            transactional_id=f"{config.owner}:restore",
-            batch_bytes=16_384,
-            message_bytes_max=1_000_000,
-        )
+        settings = transactional_producer(config.bootstrap, config.security, transactional_id=f"{config.owner}:restore")
         # A worker that dies in these milliseconds holds up whoever is next until the coordinator notices.
         settings.update(dict.fromkeys(_BARRIER_TIMEOUTS, BARRIER_TIMEOUT_MS))
         places = [(topic, number) for topic in self._state_topics() for number in numbers]
@@ -375,10 +365,11 @@ class Restorer:
         self, numbers: tuple[int, ...], committed: Mapping[tuple[str, int], Snapshot | EngineError | None]
     ) -> dict[tuple[str, int], int]:
         """Where inputs end. An end before what was finished may be an old answer: it is asked for again for a while."""
+        tops = {place: known.top for place, known in committed.items() if isinstance(known, Snapshot)}
         deadline = time.monotonic() + BEHIND_S
         while True:
             ends = self._offsets(self._config.inputs, numbers, OffsetSpec.latest())
-            behind = [place for place, end in ends.items() if _top(committed[place]) > end]
+            behind = any(ends[place] < top for place, top in tops.items())
             if not behind or time.monotonic() > deadline or self._stopping.wait(AGAIN_S):
                 return ends
 
@@ -547,13 +538,6 @@ class Restorer:
             list(building.parked.values()),
             building.stores,
         )
-
-
-def _top(place: Snapshot | EngineError | None) -> int:
-    """The offset after the last one that was finished."""
-    if not isinstance(place, Snapshot):
-        return 0
-    return place.done[-1][1] if place.done else place.low
 
 
 def _close(stores: Mapping[str, Store]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -70,6 +70,8 @@ _GAVE_UP: Final = {KafkaError._FATAL, KafkaError._PURGE_QUEUE, KafkaError._PURGE
 
 PARTITION_UA: Final = -1
 """The partitioner decides."""
+Report = Callable[[KafkaError | None, Message], None]
+"""What becomes of a record: an error, or the message with its place."""
 
 _METADATA_PREFIX: Final = b"CGMDv2:"
 """librdkafka's form of the group metadata: prefix, generation as a native 32-bit integer, then group, member id and
@@ -128,6 +130,30 @@ def kafka_error(error: KafkaException | SystemError) -> KafkaError:
     return found
 
 
+def produce(producer: Producer, records: Iterable[OutRecord], report: Report) -> None:
+    """Hands records to the client.
+
+    Every record has a report, if only for its error: without one the flush of a fenced producer was seen to wait for
+    its whole timeout, or to end with no exception at all.
+    """
+    send = producer.produce
+    for topic, partition, key, value, headers in records:
+        while True:
+            try:
+                send(
+                    topic,
+                    value,
+                    key,
+                    PARTITION_UA if partition is None else partition,
+                    report,
+                    headers=headers if type(headers) is list else list(headers),
+                )
+                break
+            except BufferError:
+                # bounded by message.timeout.ms: each queued message leaves the queue by then
+                producer.poll(0.1)
+
+
 class Transaction:
     """Runs bursts on one producer: begun in the engine thread, finished in the committer's, never both at once.
 
@@ -174,7 +200,7 @@ class Transaction:
         except KafkaException as error:
             return Ended(judge(error.args[0]), error.args[0])
         try:
-            self._produce(records, self._note_error)
+            produce(self._producer, records, self._note_error)
             self._produce_reported(reported)
         except (KafkaException, SystemError) as error:
             return self._abort(kafka_error(error))
@@ -258,29 +284,9 @@ class Transaction:
         for record in records:
             place = (record.topic, record.partition)
             if (earlier := last.get(place)) is not None:
-                self._produce((earlier,), self._note_error)
+                produce(self._producer, (earlier,), self._note_error)
             last[place] = record
-        self._produce(last.values(), self.note_delivery)
-
-    def _produce(self, records: Iterable[OutRecord], report: Any) -> None:
-        """Every record has a report, if only for its error: without one the flush of a fenced producer was seen to wait
-        for its whole timeout, or to end with no exception at all."""
-        produce = self._producer.produce
-        for topic, partition, key, value, headers in records:
-            while True:
-                try:
-                    produce(
-                        topic,
-                        value,
-                        key,
-                        PARTITION_UA if partition is None else partition,
-                        report,
-                        headers=headers if type(headers) is list else list(headers),
-                    )
-                    break
-                except BufferError:
-                    # bounded by message.timeout.ms: each queued message leaves the queue by then
-                    self._producer.poll(0.1)
+        produce(self._producer, last.values(), self.note_delivery)
 
     def _repeat(self, call: Any) -> None:
         for attempt in range(1, CALL_ATTEMPTS_MAX + 1):
@@ -297,8 +303,8 @@ class Transaction:
     def _abort(self, error: KafkaError | None) -> Ended:
         result = Result.ABORTED if error is None else judge(error, delivery=self._delivery_error)
         if error is not None and error.code() in _GAVE_UP:
-            return self._reason(error)
-        if result in (Result.FENCED, Result.UNKNOWN):
+            result = Result.UNKNOWN  # the client forgot the transaction; aborting says why, and whether it was fenced
+        elif result in (Result.FENCED, Result.UNKNOWN):
             return Ended(result, error)
         try:
             self._repeat(lambda: self._producer.abort_transaction(CALL_TIMEOUT_S))
@@ -306,12 +312,3 @@ class Transaction:
             after = kafka_error(failed)
             return Ended(Result.FENCED if judge(after) is Result.FENCED else Result.UNKNOWN, after)
         return Ended(result, error)
-
-    def _reason(self, gave_up: KafkaError) -> Ended:
-        """Why the client gave up. Not fenced means unknown: its memory of the transaction is gone."""
-        try:
-            self._repeat(lambda: self._producer.abort_transaction(CALL_TIMEOUT_S))
-        except (KafkaException, SystemError) as error:
-            reason = kafka_error(error)
-            return Ended(Result.FENCED if judge(reason) is Result.FENCED else Result.UNKNOWN, reason)
-        return Ended(Result.UNKNOWN, gave_up)

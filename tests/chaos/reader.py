@@ -157,7 +157,7 @@ class Follower:
         self.found: list[Found] = []
         self._topic = ", ".join(topics)
         client = admin(bootstrap)
-        self._next = {(topic, partition): 0 for topic in topics for partition in partitions_of(client, topic)}
+        self._assigned = [(topic, partition) for topic in topics for partition in partitions_of(client, topic)]
         self._bootstrap = bootstrap
         self._statistics = "{}"  # the client's own, as it wrote them last
         self._consumer = self._new_consumer()
@@ -233,7 +233,8 @@ class Follower:
             self._statistics = statistics
 
         consumer = _consumer(self._bootstrap, "read_committed", **{"statistics.interval.ms": 5_000, "stats_cb": note})
-        consumer.assign([TopicPartition(*place, offset) for place, offset in self._next.items()])
+        read = self.places()
+        consumer.assign([TopicPartition(*place, read.get(place, 0)) for place in self._assigned])
         return consumer
 
     def _states(self) -> str:
@@ -267,7 +268,6 @@ class Follower:
                 elif error.code() != KafkaError._PARTITION_EOF:
                     self.errors.append(f"{message.topic()}/{message.partition()}: {error}")
             if batch:
-                self._next.update({(one.topic, one.partition): one.offset + 1 for one in batch})
                 with self._grew:
                     self.found += batch
                     self._grew.notify_all()

@@ -194,6 +194,14 @@ class Run:
         self.follower.wait(answered, stalled_s=self._stalled_s, why=f"{len(asked)} rows")
         return answers
 
+    def end(self) -> Report:
+        """Nothing more is hurt: waits for all answers, reads the rows that the workers hold, stops them and looks."""
+        self.healed()
+        self.finish()
+        live = self.live_rows()
+        self.stop_workers()
+        return self.report(live=live)
+
     def stop_workers(self) -> None:
         """Ends all running workers the polite way; each has to exit with 0."""
         for worker in self.workers:

@@ -86,8 +86,4 @@ class Counting:
                 faults.FAULTS[kind](self)
                 seconds[kind] = round(seconds.get(kind, 0.0) + time.monotonic() - begun, 1)
             self.progress()
-            run.healed()
-            run.finish()
-            live = run.live_rows()
-            run.stop_workers()
-            return run.report(live=live), seconds
+            return run.end(), seconds

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic, OffsetSpec
@@ -26,6 +26,8 @@ from choreo.runtime.log_ends import log_ends
 from tests.chaos import reader
 from tests.cluster import metadata
 from tests.cluster.faults import SETTINGS
+
+T = TypeVar("T")
 
 DEAD_S: Final = 9.5
 """After so long the controllers take a node for dead; others lead."""
@@ -67,17 +69,15 @@ class Work:
         )
         self.member = Consumer({**settings, "auto.offset.reset": "earliest", "log_level": 0})
         self.member.subscribe([name])
-        deadline = time.monotonic() + PATIENCE_S
-        while not self.member.assignment():
-            assert time.monotonic() < deadline, "the group lets nobody in"
-            self.member.poll(0.2)
+        _until(self._joined)
         self._producer = self._new_producer()
 
     def settings(self, bootstrap: str, transactional_id: str) -> kafka_config.Settings:
-        made = kafka_config.transactional_producer(
-            bootstrap, {}, transactional_id=transactional_id, batch_bytes=16_384, message_bytes_max=1_000_000
-        )
-        return {**made, "log_level": 0}
+        return {**kafka_config.transactional_producer(bootstrap, {}, transactional_id=transactional_id), "log_level": 0}
+
+    def _joined(self) -> bool:
+        self.member.poll(0.2)
+        return bool(self.member.assignment())
 
     def _new_producer(self) -> Producer:
         producer = Producer(self.settings(self.cluster.bootstrap, self.name))
@@ -140,36 +140,27 @@ def ask_a_woken_node(work: Work, node: Node, text: str) -> Answers:
 
 def _offset(bootstrap: str, group: str, mark: Mark | None) -> int:
     with _offsets(bootstrap, group) as client:
-        found: list[TopicPartition] = []
 
-        def answered() -> bool:
+        def answer() -> list[TopicPartition] | None:
             marks = [] if mark is None else mark.places
             try:
-                answer = client.ask([TopicPartition(group, 0), *marks], 30.0)
+                found = client.ask([TopicPartition(group, 0), *marks], 30.0)
             except HostError:
-                return False
-            if answer is None or (mark is not None and not mark.stands_in(answer[1:])):
-                return False
-            found[:] = answer
-            return True
+                return None
+            return found if found is not None and (mark is None or mark.stands_in(found[1:])) else None
 
-        _until(answered)
-        return int(found[0].offset)
+        return int(_until(answer)[0].offset)
 
 
 def _written_end(work: Work, node: Node) -> int:
-    found: list[int] = []
-
-    def written() -> bool:
+    def written() -> dict[tuple[str, int], int] | None:
         settings = work.settings(node.bootstrap, f"{work.name}:restore")
         try:
-            found.append(written_ends(settings, node.bootstrap, [(work.name, 0)])[work.name, 0])
+            return written_ends(settings, node.bootstrap, [(work.name, 0)])
         except HostError:
-            return False
-        return True
+            return None
 
-    _until(written)
-    return found[0]
+    return _until(written)[work.name, 0]
 
 
 @contextmanager
@@ -181,11 +172,13 @@ def _offsets(bootstrap: str, group: str) -> Iterator[GroupOffsets]:
         client.close()
 
 
-def _until(done: Callable[[], bool]) -> None:
+def _until(ask: Callable[[], T | None]) -> T:
+    """The first answer that says something."""
     deadline = time.monotonic() + PATIENCE_S
-    while not done():
+    while not (answer := ask()):
         assert time.monotonic() < deadline, "the cluster does not come back"
         time.sleep(0.05)
+    return answer
 
 
 def leader_of(work: Work, number: int) -> Node:

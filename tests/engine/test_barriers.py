@@ -46,8 +46,10 @@ class Writer:
     def begin_transaction(self) -> None:
         self.calls.append("begin")
 
-    def produce(self, topic: str, value: None, key: bytes, partition: int, report: Callable[..., None]) -> None:
-        assert key == KEY
+    def produce(
+        self, topic: str, value: None, key: bytes, partition: int, report: Callable[..., None], *, headers: list[Any]
+    ) -> None:
+        assert (key, headers) == (KEY, [])
         self.reports.append((report, _Written(topic, partition, self.offsets.pop(0))))
 
     def flush(self, timeout_s: float) -> int:
@@ -109,9 +111,7 @@ def test_an_exception_that_a_delivery_report_covered_is_found() -> None:
 @pytest.mark.kafka
 def test_nobody_sees_the_records(kafka_broker: RunningBroker, kafka_topic_prefix: str, tmp_path: Any) -> None:
     live = Live(kafka_broker.bootstrap, f"{kafka_topic_prefix}barrier", tmp_path)
-    settings = kafka_config.transactional_producer(
-        live.bootstrap, {}, transactional_id="w:restore", batch_bytes=16_384, message_bytes_max=1_000_000
-    )
+    settings = kafka_config.transactional_producer(live.bootstrap, {}, transactional_id="w:restore")
     places = [(live.output, 0), (live.output, 1)]
     first, second = (written_ends(settings, live.bootstrap, places) for _ in range(2))
     assert all(second[place] > first[place] > 0 for place in places)

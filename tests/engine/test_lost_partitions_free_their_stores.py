@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from choreo.kernel.restore import Restored
-from choreo.runtime.facts import ClusterFacts
-from choreo.runtime.records import InternalRecords
-from choreo.runtime.restore import RestoreConfig, Restorer, RestoreResult
+from choreo.runtime.restore import Restorer, RestoreResult
+from tests.engine.restoring import idle_restorer
 
 RESTORED = Restored({}, -1, 0, {}, [], [], {})
 
@@ -35,10 +34,7 @@ class OpenStore:
 @pytest.fixture
 def restorer(tmp_path: Path) -> Iterator[Restorer]:
     """Its thread gets no request; the tests hand over in its place."""
-    config = RestoreConfig(
-        "127.0.0.1:1", {}, "g", "g.w0", (), {}, {}, "j", "t", "p", "earliest", tmp_path, ClusterFacts("c", {}, {}, {})
-    )
-    made = Restorer(config, InternalRecords(), lambda timeout_s: False, lambda: 0, lambda places: None)
+    made = idle_restorer(tmp_path)
     idle = made._requests
     yield made
     idle.put(None)

@@ -15,11 +15,11 @@ from choreo.kernel.envelope import row_provenance
 from choreo.kernel.packed import pack, unpack
 from choreo.runtime import group_look, restore
 from choreo.runtime.barrier import Mark
-from choreo.runtime.facts import ClusterFacts
 from choreo.runtime.group_look import Group, Member
 from choreo.runtime.group_offsets import GroupOffsets
 from choreo.runtime.records import InternalRecords
-from choreo.runtime.restore import RestoreConfig, Restorer
+from choreo.runtime.restore import Restorer
+from tests.engine.restoring import idle_restorer
 
 Header = tuple[str, bytes | None]
 
@@ -98,10 +98,7 @@ class Coordinator(GroupOffsets):
 
 @pytest.fixture
 def restorer(tmp_path: Path) -> Iterator[Restorer]:
-    config = RestoreConfig(
-        "127.0.0.1:1", {}, "g", "g.w0", (), {}, {}, "j", "t", "p", "earliest", tmp_path, ClusterFacts("c", {}, {}, {})
-    )
-    made = Restorer(config, InternalRecords(), lambda timeout_s: False, lambda: 0, lambda places: None)
+    made = idle_restorer(tmp_path)
     yield made
     made.stop()
 

@@ -188,11 +188,7 @@ def test_an_heir_ends_the_open_transaction_of_a_dead_worker(kafka_broker: Runnin
         run.progress_everywhere(1)
         waited_s = time.monotonic() - killed_at
         assert waited_s < 13.0, f"the heir committed {waited_s:.1f} s after the kill"
-        run.healed()
-        run.finish()
-        live = run.live_rows()
-        run.stop_workers()
-        run.report(live=live).require()
+        run.end().require()
 
 
 def test_of_two_workers_with_one_name_the_newer_wins(kafka_broker: RunningBroker, tmp_path: Path) -> None:
@@ -208,11 +204,7 @@ def test_of_two_workers_with_one_name_the_newer_wins(kafka_broker: RunningBroker
         assert "CH0306" in older.log()
         run.progress_everywhere(5)
         assert newer.alive
-        run.healed()
-        run.finish()
-        live = run.live_rows()
-        run.stop_workers()
-        run.report(live=live).require()
+        run.end().require()
 
 
 def test_wrong_group_offsets_stop_their_partition_and_say_why(kafka_broker: RunningBroker, tmp_path: Path) -> None:
