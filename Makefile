@@ -9,7 +9,8 @@ INSTALLED := $(VENV)/.installed
 EVENTS ?= 20000
 KILLS ?= 100
 SEED ?= 1
-FAST := not kafka and not chaos and not slow
+ALONE := not kafka and not chaos
+FAST := $(ALONE) and not slow
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint fast chaos cluster proxy sim fuzz bench lock docs clean
@@ -41,8 +42,8 @@ fast: $(INSTALLED) ## The tests that need no broker
 check: lint fast ## Linters and fast tests (at most 90 s)
 
 test: lint ## Everything, on a real Kafka
-	@$(BIN)/pytest -m sim -n 2
-	@$(BIN)/pytest -m "not sim" --durations=15
+	@$(BIN)/pytest -m "$(ALONE)" -n 2
+	@$(BIN)/pytest -m "not ($(ALONE))" --durations=15
 
 fuzz: $(INSTALLED) ## Hostile input for every reader (TARGET="avro keys" RUNS=20000 MINUTES= SEED=1 RESUME=1 CASE=file)
 	@$(BIN)/python -m tests.fuzz $(if $(TARGET),--target "$(TARGET)") $(if $(RUNS),--runs $(RUNS)) \

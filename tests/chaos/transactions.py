@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 # A feeder outlives broker restarts, which take up to ten seconds on a busy machine.
 TRANSACTION_TIMEOUT_S = 60.0
@@ -73,10 +73,12 @@ class Transactions:
         if self._producer.flush(FLUSH_TIMEOUT_S):  # before an abort too: the records lie in the log, the marker tells
             self._producer = self._begin()
             return None
-        if abort or not self._commit():
-            self._producer.abort_transaction(TRANSACTION_TIMEOUT_S)
-            return None
         found = [one for one in landed if one is not None]
+        if abort:
+            self._abort()
+            return None
+        if not self._commit(drafts[0].topic, landed[0]):
+            return None
         if errors or len(found) != len(drafts):
             raise AssertionError(f"the feeder committed {len(found)} of {len(drafts)} records: {errors[:3]}")
         return found
@@ -95,8 +97,17 @@ class Transactions:
             draft.topic, key=draft.key, value=draft.value, headers=draft.headers, on_delivery=delivered, **where
         )
 
-    def _commit(self) -> bool:
-        """False if the transaction has to be aborted (a broker restart may leave no other way)."""
+    def _abort(self) -> None:
+        try:
+            self._producer.abort_transaction(TRANSACTION_TIMEOUT_S)
+        except KafkaException:  # no answer: the next producer aborts it
+            self._producer = self._begin()
+
+    def _commit(self, topic: str, first: Landed | None) -> bool:
+        """False if it ended in an abort (a broker restart may leave no other way).
+
+        Where there is no answer, what became of it is read from the log, where its first record landed.
+        """
         deadline = time.monotonic() + TRANSACTION_TIMEOUT_S
         while True:
             try:
@@ -105,9 +116,42 @@ class Transactions:
             except KafkaException as failure:
                 error: KafkaError = failure.args[0]
                 if error.txn_requires_abort():
+                    self._abort()
                     return False
                 if not error.retriable() or time.monotonic() > deadline:
-                    raise
+                    self._producer = self._begin()  # ends it, one way or the other
+                    return first is not None and is_committed(self._bootstrap, topic, first)
+
+
+def is_committed(bootstrap: str, topic: str, place: Landed) -> bool:
+    """Whether readers of committed records see the one that landed there, once its transaction has ended."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "never-joined",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "metadata.recovery.strategy": "none",
+            "log_level": 0,
+        }
+    )
+    try:
+        consumer.assign([TopicPartition(topic, place.partition, place.offset)])
+        deadline = time.monotonic() + TRANSACTION_TIMEOUT_S
+        while time.monotonic() < deadline:
+            message = consumer.poll(1.0)
+            if message is None:
+                continue
+            error, offset = message.error(), message.offset()
+            assert offset is not None
+            if error is None:
+                return offset == place.offset
+            if error.code() == KafkaError._PARTITION_EOF and offset > place.offset:
+                return False
+    finally:
+        consumer.close()
+    raise AssertionError(f"{topic}/{place.partition}: what became of the record at {place.offset} was not to be read")
 
 
 class Pump(ABC):

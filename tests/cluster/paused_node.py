@@ -21,6 +21,7 @@ from choreo.errors import HostError
 from choreo.runtime import kafka_config
 from choreo.runtime.barrier import Mark, written_ends
 from choreo.runtime.broker import EmbeddedCluster, Node
+from choreo.runtime.committer import Committer
 from choreo.runtime.group_offsets import GroupOffsets
 from choreo.runtime.log_ends import log_ends
 from tests.chaos import reader
@@ -32,6 +33,9 @@ T = TypeVar("T")
 DEAD_S: Final = 9.5
 """After so long the controllers take a node for dead; others lead."""
 PATIENCE_S: Final = 60.0
+CALL_S: Final = 5.0
+COMMIT_S: Final = 3 * CALL_S + 1.0
+"""librdkafka's send_offsets_to_transaction may never return once a coordinator went, whatever its timeout."""
 IN_THE_SOCKET_S: Final = 2.0
 """Until the questions wait in the paused node's socket: it answers them first when it wakes up."""
 
@@ -81,7 +85,7 @@ class Work:
 
     def _new_producer(self) -> Producer:
         producer = Producer(self.settings(self.cluster.bootstrap, self.name))
-        producer.init_transactions(30)
+        producer.init_transactions(PATIENCE_S)
         return producer
 
     def commit(self, times: int) -> None:
@@ -91,16 +95,24 @@ class Work:
 
     def _commit(self) -> bool:
         self.member.poll(0.05)
+        committer: Committer[bool] = Committer("commit")
+        committer.start(self._transaction)
         try:
-            self._producer.begin_transaction()
-            self._producer.produce(self.name, str(self.committed), partition=0)
-            self._producer.flush(20)
-            offset = TopicPartition(self.name, 0, self.committed)
-            self._producer.send_offsets_to_transaction([offset], self.member.consumer_group_metadata(), 30)
-            self._producer.commit_transaction(30)
+            done = committer.result(COMMIT_S) is not None
         except KafkaException:  # a node went; whether it was committed does not matter, it is done again
+            done = False
+        committer.abandon()
+        if not done:
             self._producer = self._new_producer()
-            return False
+        return done
+
+    def _transaction(self) -> bool:
+        self._producer.begin_transaction()
+        self._producer.produce(self.name, str(self.committed), partition=0)
+        self._producer.flush(CALL_S)
+        offset = TopicPartition(self.name, 0, self.committed)
+        self._producer.send_offsets_to_transaction([offset], self.member.consumer_group_metadata(), CALL_S)
+        self._producer.commit_transaction(CALL_S)
         return True
 
     def leave(self, mark: Mark) -> None:
