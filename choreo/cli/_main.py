@@ -13,7 +13,6 @@ import os
 import pkgutil
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -88,7 +87,7 @@ def summary_of(name: str) -> str:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Every command takes --json. Exit codes: 0 done, 1 refused, 2 drift, 64 wrong usage, 69 unreachable.",
 )
-@click.version_option(metadata.version("choreo"), message="choreo %(version)s")
+@click.version_option(package_name="choreo", message="choreo %(version)s")
 def root() -> None:
     """Multi-agent choreography over Kafka: declared topologies, typed events, exactly once."""
 

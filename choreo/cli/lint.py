@@ -11,7 +11,7 @@ from choreo.cli._output import emit_json, json_option
 from choreo.errors import EXIT_OK, EXIT_REFUSED, TopologyError
 
 if TYPE_CHECKING:
-    from choreo.codec.schema import Schema
+    from choreo.codec.schema import Schema, SchemaSet
     from choreo.runtime.project import Project
     from choreo.topology.model import Topology
 
@@ -42,9 +42,9 @@ def command(topology: str | None, profile: str | None, show_schema: bool, explai
     parsed = project.parse_topology(topology)
     problems = list(parsed.problems)
     if parsed.topology is not None:
-        problems = in_order(
-            [*problems, *lint(parsed.topology, project.schemas(), _registered(project, parsed.topology))]
-        )
+        schemas = project.schemas()
+        registered = _registered(project, parsed.topology, schemas)
+        problems = in_order([*problems, *lint(parsed.topology, schemas, registered)])
     errors = sum(one.severity == "error" for one in problems)
     if as_json:
         emit_json(
@@ -67,13 +67,13 @@ def command(topology: str | None, profile: str | None, show_schema: bool, explai
     return EXIT_REFUSED if errors else EXIT_OK
 
 
-def _registered(project: Project, topology: Topology) -> dict[str, list[Schema]]:
+def _registered(project: Project, topology: Topology, schemas: SchemaSet) -> dict[str, list[Schema]]:
     """Versions in the committed lock file; a registry server is the business of `plan`, as lint reads files only."""
     from choreo.topology.plan import subjects_of
 
     if project.registry_address(topology) != "file":
         return {}
-    registry = project.registry(topology)
+    registry = project.registry(topology, schemas)
     known = set(registry.subjects())
     return {
         subject: [schema for _, _, schema in registry.versions(subject)]

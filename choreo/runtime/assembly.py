@@ -35,7 +35,8 @@ def assemble(
         ChoreoError: code and topology don't fit together, or a schema is not registered.
     """
     project, topology = site.project, site.topology
-    bindings = bind(definition, topology, project.schemas(), project.registry(topology), builtin_id)
+    schemas = project.schemas()
+    bindings = bind(definition, topology, schemas, project.registry(topology, schemas), builtin_id)
 
     def make_runner(facts: ClusterFacts) -> AgentRunner:
         return AgentRunner(bindings, guard=guard, classify=classify, facts=facts.topics)

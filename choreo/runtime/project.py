@@ -7,12 +7,12 @@ The one place that reads topology and schema files. A project is a directory wit
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from choreo.codec.schema import SchemaSet
+from choreo.codec.schema import Schema, SchemaSet
 from choreo.errors import HostError, TopologyError
 from choreo.ports import Registry
 from choreo.runtime.builtin_schemas import library_texts
@@ -171,9 +171,9 @@ class Project:
         """``file``, or the URL of the schema registry."""
         return self.settings.schema_registry or topology.cluster.schema_registry
 
-    def registry(self, topology: Topology) -> Registry:
-        """The schema registry of a topology; connects when first asked."""
-        return open_registry(self.registry_address(topology), self.root / SCHEMAS)
+    def registry(self, topology: Topology, known: Iterable[Schema] = ()) -> Registry:
+        """The schema registry of a topology; connects when first asked. ``known``: ``schemas()``, if at hand."""
+        return open_registry(self.registry_address(topology), self.root / SCHEMAS, known)
 
     def shown(self, file: Path) -> str:
         """A path as people type it: from the root if it lies below, else whole."""

@@ -11,7 +11,7 @@ old id stay readable only so. The output is sorted and stable: registering one s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -105,6 +105,14 @@ class Lock:
             raise _broken(self.file, f"the schema of id {schema_id} was changed after it was registered")
         self._parsed[schema_id] = schema
         return schema
+
+    def adopt(self, known: Iterable[Schema]) -> None:
+        """Takes schemas that were parsed already instead of parsing the same texts again."""
+        by_text = {schema.text: schema for schema in known}
+        for number, text in self.texts.items():
+            schema = by_text.get(text)
+            if schema is not None and schema.fingerprint == self.fingerprints[number]:
+                self._parsed[number] = schema
 
     def versions(self, subject: str) -> tuple[Version, ...]:
         """Versions of a subject, oldest first; empty if the subject is unknown."""

@@ -142,3 +142,13 @@ def test_every_field_of_the_public_format_is_documented() -> None:
 
 def test_users_may_only_refer_to_the_window() -> None:
     assert list(library_texts()) == ["choreo/records/Window.avsc"]
+
+
+def test_schemas_that_are_known_are_not_parsed_again_and_changed_ones_are_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "registry.lock.json"
+    number = FileRegistry(file).register("a-value", A)
+    assert FileRegistry(file, [A]).schema_by_id(number) is A
+    assert FileRegistry(file).schema_by_id(number) is not A
+    file.write_text(file.read_text().replace('"string"', '"bytes"', 1))
+    with pytest.raises(SchemaError, match="was changed after it was registered"):
+        FileRegistry(file, [A]).schema_by_id(number)
