@@ -45,7 +45,9 @@ def topology(agents: int) -> str:
                 f"    writes: [{', '.join(writes)}]",
                 f"    tables: [kept_{place}]",
             ]
-    head = ["choreo: 1", f"topology: {NAME}", "owner: logistics"]
+    # one partition each: how many there are makes no difference to lint and plan, but 16,000 of them are more than one
+    # small broker can open in minutes
+    head = ["choreo: 1", f"topology: {NAME}", "owner: logistics", "defaults: {partitions: 1}"]
     return "\n".join([*head, "topics:", *topics, "tables:", *tables, "agents:", *lines]) + "\n"
 
 
