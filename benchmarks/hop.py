@@ -71,11 +71,16 @@ def raw_and_ours(job: Scoring) -> Entrants:
     return {"raw": raw_hop(job, "raw-hop", wait_s=0.0), "choreo": (job.choreo(AGENT), SOURCE)}
 
 
-def raw_hop(job: Scoring, name: str, *, wait_s: float) -> tuple[Contestant, str]:
+def and_raw_with_progress(job: Scoring) -> Entrants:
+    """As well: a raw hop that writes a record of its progress for each partition and transaction, as choreo does."""
+    return {"raw-progress": raw_hop(job, "raw-hop-progress", wait_s=0.0, progress=True), **raw_and_ours(job)}
+
+
+def raw_hop(job: Scoring, name: str, *, wait_s: float, progress: bool = False) -> tuple[Contestant, str]:
     """A raw loop with an input of its own."""
-    source = f"{name}.payments"
-    job.cluster.create([source], partitions=PARTITIONS)
-    return job.raw(name, source=source, wait_s=wait_s), source
+    source, journal = f"{name}.payments", f"{name}.journal" if progress else ""
+    job.cluster.create([source, journal] if journal else [source], partitions=PARTITIONS)
+    return job.raw(name, source=source, wait_s=wait_s, progress=journal), source
 
 
 def measure(
@@ -240,12 +245,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each rate and worker in a round")
     parser.add_argument("--rates", type=int, nargs="+", default=list(RATES))
+    parser.add_argument("--progress", action="store_true", help="beside a raw hop that records its progress, too")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 140)
     before = load()
     with console.status("starting") as status:
-        hops = measure(rounds=given.rounds, seconds=given.seconds, rates=given.rates, note=status.update)
+        hops = measure(
+            rounds=given.rounds,
+            seconds=given.seconds,
+            rates=given.rates,
+            note=status.update,
+            make=and_raw_with_progress if given.progress else raw_and_ours,
+        )
     table = Table(title="one exactly-once hop, milliseconds (median of the rounds)")
     for title in ("", "events/s", "p50", "÷ raw", "p99", "÷ raw", "max"):
         table.add_column(title, justify="right" if title else "left")

@@ -43,6 +43,7 @@ class RawSettings:
         wait_s: how long a transaction waits for its events to come; 0 takes what is there.
         headers: ``one`` (the event's id) or ``all`` (as choreo writes them, on outputs and rows).
         rows: ``burst`` writes an account's row once per transaction, ``event`` after each event.
+        progress: topic that gets a record for each partition of a transaction, as choreo's journal does; "": none.
         producer, consumer: librdkafka settings that differ from choreo's.
     """
 
@@ -56,6 +57,7 @@ class RawSettings:
     wait_s: float = 0.1
     headers: str = "one"
     rows: str = "burst"
+    progress: str = ""
     producer: dict[str, Any] | None = None
     consumer: dict[str, Any] | None = None
 
@@ -137,7 +139,10 @@ class RawLoop:
         return [] if first is None else [first, *self.consumer.consume(self.settings.burst, 0)]
 
     def _commit(self, positions: dict[int, int]) -> None:
-        source = self.settings.source
+        source, progress = self.settings.source, self.settings.progress
+        if progress:
+            for number, offset in positions.items():
+                self.producer.produce(progress, b"%d" % offset, source.encode(), number)
         # Without it the offsets' request races with those that add the partitions, is told CONCURRENT_TRANSACTIONS
         # and backs off for 100 ms: p50 of a hop 150 ms instead of 15 (measured on 2.16.1).
         self.producer.flush(CALL_TIMEOUT_S)
