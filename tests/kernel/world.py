@@ -589,7 +589,7 @@ class World:
             if process.paused:
                 return f"{process.instance} is paused"
             for number, error in {} if process.session is None else process.session.stopped.items():
-                if number in process.owned:
+                if process.owned_now(number):  # else it was lost, and the worker is told with its next poll
                     raise Broken(f"{process.instance} cannot start partition {number}: {error}")
         for process in self.workers.values():
             busy = process.busy()
