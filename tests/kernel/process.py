@@ -213,7 +213,7 @@ class Process:
             return "restores"
         if self.calls is not None and (self.calls.running or self.calls.answers.qsize()):
             return "calls"
-        if self.in_transaction or session._under_way is not None:
+        if self.in_transaction or session._under_way is not None or session._committer.busy:
             return "commits"
         if not session.engine.idle:
             return f"is not idle: {session.engine.statistics()}"
