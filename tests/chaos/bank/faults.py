@@ -19,6 +19,8 @@ from tests.chaos.bank.world import TICK_S, BankWorker, Broker, Kill, World, now_
 
 FROZEN_S: Final = 8.0
 """Beyond the session timeout: the group has given the partitions away."""
+HEIRS_DECIDE: Final = 50
+"""Decisions after a restore, by which its partitions' offsets have been committed."""
 WORKERS_MAX: Final = 4
 """Of one agent."""
 AT_START_SHARE: Final = 0.25
@@ -99,7 +101,9 @@ def zombie(world: World, budget: Budget) -> None:
     stopped = victim.freeze()
     until = time.monotonic() + FROZEN_S
     _meanwhile(world, lambda: time.monotonic() >= until, agent, budget, "the session to end")
-    world.wait_decided(5, [agent])  # the others have taken over
+    heirs = [worker for worker in world.workers[agent] if worker is not victim]
+    world.wait(lambda: any(heir.restored(frozen_ms) & set(partitions) for heir in heirs), "an heir to take over")
+    world.wait_decided(HEIRS_DECIDE, [agent])  # it has committed, too
     given = len(victim.assignments())
     world.fired[ZOMBIE] += stopped and victim.alive
     thawed_ms = now_ms()

@@ -51,6 +51,7 @@ Broker = EmbeddedBroker | Node
 _STAMP = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\]")
 _MOVED = re.compile(r"(assigned|lost) partitions \[|starting over in")
 _ASSIGNED = re.compile(r"assigned partitions \[([\d, ]*)\]")
+_RESTORED = re.compile(r"restored partition (\d+) of")
 
 
 class Stalled(AssertionError):
@@ -90,6 +91,15 @@ class BankWorker(Worker):
     def assignments(self) -> list[int]:
         """When it was given partitions since its start: wall time, milliseconds."""
         return [stamp for line in self.lines() if _ASSIGNED.search(line) and (stamp := stamp_ms(line))]
+
+    def restored(self, since_ms: int) -> set[int]:
+        """Partitions that it has restored since that moment."""
+        found: set[int] = set()
+        for line in self.lines():
+            restored = _RESTORED.search(line)
+            if restored is not None and (stamp_ms(line) or 0) > since_ms:
+                found.add(int(restored[1]))
+        return found
 
 
 def stamp_ms(line: str) -> int | None:
